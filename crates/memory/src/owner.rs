@@ -1,0 +1,483 @@
+//! Who owns each page of the host's memory.
+//!
+//! One 16-bit entry for each 4 KiB page from address 0 to the top of memory, in storage of the
+//! caller. A page has one owner; a VM's page may at the same time be lent to one other VM (the
+//! Service VM lends its memory to User VMs) and keeps its owner meanwhile. A page that is lent can
+//! neither be lent again nor change its owner until it is given back.
+//!
+//! Addresses beyond the map (device registers above memory) have no owner: what may be mapped
+//! there is the caller's policy.
+
+use core::fmt;
+
+use acrn_abi::{Hpa, PAGE_SIZE, VmId};
+
+/// VM ids that the map can express: 0 to `VM_LIMIT` - 1.
+pub const VM_LIMIT: usize = 128;
+
+/// Owner of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A hole, or memory that nobody spoke of: nobody may map it.
+    None,
+    /// The hypervisor: no guest may map it.
+    Hypervisor,
+    /// Device registers or firmware tables.
+    Device,
+    /// A declared shared-memory region.
+    Shared(u8),
+    /// A VM, which alone uses the page.
+    Vm(VmId),
+    /// A VM that has lent the page to another.
+    Lent {
+        /// To whom the page returns.
+        owner: VmId,
+        /// Who uses it.
+        to: VmId,
+    },
+}
+
+// Encoding: 0..=2 plain owners; 0x0100 | region; 0x4000 | VM; 0x8000 | owner << 7 | borrower.
+const SHARED: u16 = 0x0100;
+const VM: u16 = 0x4000;
+const LENT: u16 = 0x8000;
+const VM_BITS: u16 = 7;
+const VM_MASK: u16 = VM_LIMIT as u16 - 1;
+
+impl Owner {
+    const fn decode(raw: u16) -> Self {
+        if raw & LENT != 0 {
+            Self::Lent {
+                owner: VmId(raw >> VM_BITS & VM_MASK),
+                to: VmId(raw & VM_MASK),
+            }
+        } else if raw & VM != 0 {
+            Self::Vm(VmId(raw & VM_MASK))
+        } else if raw & SHARED != 0 {
+            Self::Shared(raw as u8)
+        } else {
+            match raw {
+                1 => Self::Hypervisor,
+                2 => Self::Device,
+                _ => Self::None,
+            }
+        }
+    }
+
+    fn encode(self) -> Result<u16, OwnerError> {
+        let vm = |id: VmId| {
+            if id.index() < VM_LIMIT {
+                Ok(id.0)
+            } else {
+                Err(OwnerError::VmId(id))
+            }
+        };
+        Ok(match self {
+            Self::None => 0,
+            Self::Hypervisor => 1,
+            Self::Device => 2,
+            Self::Shared(region) => SHARED | region as u16,
+            Self::Vm(id) => VM | vm(id)?,
+            Self::Lent { owner, to } => LENT | vm(owner)? << VM_BITS | vm(to)?,
+        })
+    }
+}
+
+/// What [`OwnerMap::count`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Pages of [`Owner::None`].
+    None,
+    /// Pages of [`Owner::Hypervisor`].
+    Hypervisor,
+    /// Pages of [`Owner::Device`].
+    Device,
+    /// Pages of all shared regions.
+    Shared,
+    /// Pages that the VM owns and has not lent.
+    Kept(VmId),
+    /// Pages that the VM owns and has lent.
+    LentBy(VmId),
+    /// Pages that are lent to the VM.
+    LentTo(VmId),
+}
+
+/// Why a range was refused. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerError {
+    /// Address and size must be multiples of 4 KiB and the size not 0.
+    Misaligned {
+        /// First address.
+        hpa: Hpa,
+        /// Bytes.
+        size: u64,
+    },
+    /// The range overflows or ends beyond the map.
+    Outside {
+        /// First address.
+        hpa: Hpa,
+        /// Bytes.
+        size: u64,
+    },
+    /// This page belongs to somebody who does not allow the operation.
+    NotAllowed {
+        /// The first such page.
+        hpa: Hpa,
+        /// Its owner.
+        owner: Owner,
+    },
+    /// The VM id is [`VM_LIMIT`] or above.
+    VmId(VmId),
+}
+
+impl fmt::Display for OwnerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Misaligned { hpa, size } => {
+                write!(f, "host range {hpa} + {size:#x} is not made of whole pages")
+            }
+            Self::Outside { hpa, size } => {
+                write!(f, "host range {hpa} + {size:#x} is beyond the memory")
+            }
+            Self::NotAllowed { hpa, owner } => {
+                write!(f, "host page {hpa} belongs to {owner:?}")
+            }
+            Self::VmId(id) => write!(f, "VM id {id} is not below {VM_LIMIT}"),
+        }
+    }
+}
+
+impl core::error::Error for OwnerError {}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct VmPages {
+    kept: u64,
+    lent: u64,
+    borrowed: u64,
+}
+
+/// The map of all pages. See the module.
+#[derive(Debug)]
+pub struct OwnerMap<'a> {
+    pages: &'a mut [u16],
+    plain: [u64; 3],
+    shared: u64,
+    vms: [VmPages; VM_LIMIT],
+}
+
+impl<'a> OwnerMap<'a> {
+    /// A map of as many pages as the storage has entries, all of nobody.
+    pub fn new(pages: &'a mut [u16]) -> Self {
+        pages.fill(0);
+        let count = pages.len() as u64;
+        Self {
+            pages,
+            plain: [count, 0, 0],
+            shared: 0,
+            vms: [VmPages::default(); VM_LIMIT],
+        }
+    }
+
+    /// First address beyond the map.
+    pub const fn top(&self) -> Hpa {
+        Hpa(self.pages.len() as u64 * PAGE_SIZE)
+    }
+
+    /// Owner of the page that holds `hpa`; `None` beyond the map.
+    pub fn owner(&self, hpa: Hpa) -> Option<Owner> {
+        let index = usize::try_from(hpa.0 / PAGE_SIZE).ok()?;
+        self.pages.get(index).map(|raw| Owner::decode(*raw))
+    }
+
+    /// Number of pages of a class; a lookup.
+    pub fn count(&self, class: Class) -> u64 {
+        let vm = |id: VmId| self.vms.get(id.index()).copied().unwrap_or_default();
+        match class {
+            Class::None => self.plain[0],
+            Class::Hypervisor => self.plain[1],
+            Class::Device => self.plain[2],
+            Class::Shared => self.shared,
+            Class::Kept(id) => vm(id).kept,
+            Class::LentBy(id) => vm(id).lent,
+            Class::LentTo(id) => vm(id).borrowed,
+        }
+    }
+
+    /// Checks that `allowed` holds for the owner of every page of the range.
+    ///
+    /// # Errors
+    /// [`OwnerError::NotAllowed`] with the first page for which it does not, or a bad range.
+    pub fn check_range(
+        &self,
+        hpa: Hpa,
+        size: u64,
+        mut allowed: impl FnMut(Owner) -> bool,
+    ) -> Result<(), OwnerError> {
+        let range = self.range(hpa, size)?;
+        let mut last = None;
+        for (index, raw) in self.pages[range.clone()].iter().enumerate() {
+            // Neighbours mostly have one owner: ask once for each run.
+            if last != Some(*raw) {
+                let owner = Owner::decode(*raw);
+                if !allowed(owner) {
+                    let hpa = Hpa((range.start + index) as u64 * PAGE_SIZE);
+                    return Err(OwnerError::NotAllowed { hpa, owner });
+                }
+                last = Some(*raw);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the range a new owner. For boot and for creating VMs whose memory is set by policy.
+    ///
+    /// # Errors
+    /// A bad range, a VM id out of range, `owner` being [`Owner::Lent`], or a page that is lent.
+    pub fn set_range(&mut self, hpa: Hpa, size: u64, owner: Owner) -> Result<(), OwnerError> {
+        if matches!(owner, Owner::Lent { .. }) {
+            return Err(OwnerError::NotAllowed { hpa, owner });
+        }
+        let raw = owner.encode()?;
+        self.check_range(hpa, size, |owner| !matches!(owner, Owner::Lent { .. }))?;
+        self.rewrite(hpa, size, |_| raw)
+    }
+
+    /// Lends pages of `from` to `to`.
+    ///
+    /// # Errors
+    /// A bad range, or a page that `from` does not own or has lent already, be it to the same VM.
+    pub fn lend(&mut self, hpa: Hpa, size: u64, from: VmId, to: VmId) -> Result<(), OwnerError> {
+        let lent = Owner::Lent { owner: from, to }.encode()?;
+        self.check_range(hpa, size, |owner| from != to && owner == Owner::Vm(from))?;
+        self.rewrite(hpa, size, |_| lent)
+    }
+
+    /// Returns pages that are lent to `to` to their owners.
+    ///
+    /// # Errors
+    /// A bad range, or a page that is not lent to `to`.
+    pub fn give_back(&mut self, hpa: Hpa, size: u64, to: VmId) -> Result<(), OwnerError> {
+        self.check_range(
+            hpa,
+            size,
+            |owner| matches!(owner, Owner::Lent { to: user, .. } if user == to),
+        )?;
+        self.rewrite(hpa, size, |raw| VM | (raw >> VM_BITS & VM_MASK))
+    }
+
+    /// Returns everything that is lent to `to`, for the end of a VM, and says how many pages that
+    /// were. Looks at pages only until the last one is found.
+    pub fn give_back_all(&mut self, to: VmId) -> u64 {
+        let total = self.count(Class::LentTo(to));
+        for index in 0..self.pages.len() {
+            if self.count(Class::LentTo(to)) == 0 {
+                break;
+            }
+            let raw = self.pages[index];
+            if raw & LENT != 0 && raw & VM_MASK == to.0 {
+                let kept = VM | (raw >> VM_BITS & VM_MASK);
+                self.tally(raw, |count| *count -= 1);
+                self.tally(kept, |count| *count += 1);
+                self.pages[index] = kept;
+            }
+        }
+        total
+    }
+
+    fn range(&self, hpa: Hpa, size: u64) -> Result<core::ops::Range<usize>, OwnerError> {
+        if size == 0 || (hpa.0 | size) % PAGE_SIZE != 0 {
+            return Err(OwnerError::Misaligned { hpa, size });
+        }
+        match hpa.checked_add(size) {
+            Some(end) if end <= self.top() => {
+                Ok((hpa.0 / PAGE_SIZE) as usize..(end.0 / PAGE_SIZE) as usize)
+            }
+            _ => Err(OwnerError::Outside { hpa, size }),
+        }
+    }
+
+    /// Replaces the entries of a range, run by run of equal ones, and keeps the counts.
+    fn rewrite(&mut self, hpa: Hpa, size: u64, new: impl Fn(u16) -> u16) -> Result<(), OwnerError> {
+        let range = self.range(hpa, size)?;
+        let mut at = range.start;
+        while at < range.end {
+            let old = self.pages[at];
+            let to = new(old);
+            let run = &mut self.pages[at..range.end];
+            let length = run.iter().position(|raw| *raw != old).unwrap_or(run.len());
+            run[..length].fill(to);
+            self.tally(old, |count| *count -= length as u64);
+            self.tally(to, |count| *count += length as u64);
+            at += length;
+        }
+        Ok(())
+    }
+
+    /// Applies `change` to each counter that an entry of this value is part of.
+    fn tally(&mut self, raw: u16, change: impl Fn(&mut u64)) {
+        match Owner::decode(raw) {
+            Owner::None => change(&mut self.plain[0]),
+            Owner::Hypervisor => change(&mut self.plain[1]),
+            Owner::Device => change(&mut self.plain[2]),
+            Owner::Shared(_) => change(&mut self.shared),
+            Owner::Vm(id) => change(&mut self.vms[id.index()].kept),
+            Owner::Lent { owner, to } => {
+                change(&mut self.vms[owner.index()].lent);
+                change(&mut self.vms[to.index()].borrowed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const P: u64 = PAGE_SIZE;
+    const SERVICE: VmId = VmId(0);
+    const USER: VmId = VmId(1);
+
+    fn lent(owner: VmId, to: VmId) -> Owner {
+        Owner::Lent { owner, to }
+    }
+
+    #[test]
+    fn owners_survive_their_encoding() {
+        let top = VmId(VM_LIMIT as u16 - 1);
+        let mut all = vec![Owner::None, Owner::Hypervisor, Owner::Device];
+        all.extend([
+            Owner::Shared(0),
+            Owner::Shared(255),
+            Owner::Vm(VmId(0)),
+            Owner::Vm(top),
+        ]);
+        all.extend([lent(VmId(0), top), lent(top, VmId(0)), lent(top, top)]);
+        for owner in all {
+            assert_eq!(Owner::decode(owner.encode().unwrap()), owner);
+        }
+        let beyond = VmId(VM_LIMIT as u16);
+        assert_eq!(Owner::Vm(beyond).encode(), Err(OwnerError::VmId(beyond)));
+    }
+
+    #[test]
+    fn a_lent_page_returns_to_its_owner() {
+        let mut pages = [0; 16];
+        let mut map = OwnerMap::new(&mut pages);
+        map.set_range(Hpa(0), 8 * P, Owner::Vm(SERVICE)).unwrap();
+        map.lend(Hpa(2 * P), 3 * P, SERVICE, USER).unwrap();
+        assert_eq!(map.owner(Hpa(2 * P + 7)), Some(lent(SERVICE, USER)));
+        assert_eq!(map.count(Class::Kept(SERVICE)), 5);
+        assert_eq!(
+            (
+                map.count(Class::LentBy(SERVICE)),
+                map.count(Class::LentTo(USER))
+            ),
+            (3, 3)
+        );
+        map.give_back(Hpa(2 * P), P, USER).unwrap();
+        assert_eq!(map.give_back_all(USER), 2);
+        assert_eq!(
+            (map.count(Class::Kept(SERVICE)), map.count(Class::None)),
+            (8, 8)
+        );
+    }
+
+    #[test]
+    fn one_foreign_page_refuses_the_whole_loan() {
+        let mut pages = [0; 16];
+        let mut map = OwnerMap::new(&mut pages);
+        map.set_range(Hpa(0), 8 * P, Owner::Vm(SERVICE)).unwrap();
+        map.set_range(Hpa(5 * P), P, Owner::Hypervisor).unwrap();
+        let error = map.lend(Hpa(0), 8 * P, SERVICE, USER).unwrap_err();
+        let hpa = Hpa(5 * P);
+        assert_eq!(
+            error,
+            OwnerError::NotAllowed {
+                hpa,
+                owner: Owner::Hypervisor
+            }
+        );
+        assert_eq!(map.count(Class::LentTo(USER)), 0);
+        assert_eq!(map.owner(Hpa(0)), Some(Owner::Vm(SERVICE)));
+    }
+
+    #[test]
+    fn a_lent_page_can_not_be_lent_retyped_or_taken_by_others() {
+        let mut pages = [0; 16];
+        let mut map = OwnerMap::new(&mut pages);
+        map.set_range(Hpa(0), 8 * P, Owner::Vm(SERVICE)).unwrap();
+        map.lend(Hpa(0), P, SERVICE, USER).unwrap();
+        assert!(map.lend(Hpa(0), P, SERVICE, USER).is_err());
+        assert!(map.lend(Hpa(0), P, SERVICE, VmId(2)).is_err());
+        assert!(map.lend(Hpa(0), P, USER, VmId(2)).is_err());
+        assert!(map.set_range(Hpa(0), P, Owner::Hypervisor).is_err());
+        assert!(map.give_back(Hpa(0), P, VmId(2)).is_err());
+        assert!(map.give_back(Hpa(0), 2 * P, USER).is_err());
+        assert!(map.lend(Hpa(P), P, SERVICE, SERVICE).is_err());
+        assert_eq!(map.owner(Hpa(0)), Some(lent(SERVICE, USER)));
+    }
+
+    #[test]
+    fn ranges_outside_the_map_are_refused() {
+        let mut pages = [0; 4];
+        let mut map = OwnerMap::new(&mut pages);
+        let mut refuse = |hpa, size| map.set_range(Hpa(hpa), size, Owner::Device).unwrap_err();
+        assert!(matches!(refuse(0, 0), OwnerError::Misaligned { .. }));
+        assert!(matches!(refuse(1, P), OwnerError::Misaligned { .. }));
+        assert!(matches!(refuse(0, P + 1), OwnerError::Misaligned { .. }));
+        assert!(matches!(refuse(4 * P, P), OwnerError::Outside { .. }));
+        assert!(matches!(refuse(3 * P, 2 * P), OwnerError::Outside { .. }));
+        assert!(matches!(
+            refuse(P, 0u64.wrapping_sub(P)),
+            OwnerError::Outside { .. }
+        ));
+        assert_eq!(map.owner(Hpa(4 * P)), None);
+        assert_eq!(map.owner(Hpa(u64::MAX)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn counts_match_the_pages_and_lending_needs_ownership(
+            steps in prop::collection::vec((0u8..4, 0u64..40, 1u64..12, 0u16..3, 0u16..3), 1..80),
+        ) {
+            let mut pages = [0; 40];
+            let mut map = OwnerMap::new(&mut pages);
+            let mut model = [Owner::None; 40];
+            for (what, first, count, a, b) in steps {
+                let (hpa, size) = (Hpa(first * P), count * P);
+                let (a, b) = (VmId(a), VmId(b));
+                let done = match what {
+                    0 => map.set_range(hpa, size, Owner::Vm(a)),
+                    1 => map.set_range(hpa, size, Owner::Hypervisor),
+                    2 => map.lend(hpa, size, a, b),
+                    _ => map.give_back(hpa, size, a),
+                }.is_ok();
+                let new = |old| match (what, old) {
+                    (0 | 1, Owner::Lent { .. }) => None,
+                    (0, _) => Some(Owner::Vm(a)),
+                    (1, _) => Some(Owner::Hypervisor),
+                    (2, Owner::Vm(owner)) if owner == a && a != b => Some(lent(a, b)),
+                    (3, Owner::Lent { owner, to }) if to == a => Some(Owner::Vm(owner)),
+                    _ => None,
+                };
+                let part = model.get_mut(first as usize..(first + count) as usize);
+                let expected = part.as_ref().is_some_and(|p| p.iter().all(|o| new(*o).is_some()));
+                prop_assert_eq!(done, expected);
+                if let (true, Some(part)) = (done, part) {
+                    part.iter_mut().for_each(|o| *o = new(*o).unwrap());
+                }
+                for (index, owner) in model.iter().enumerate() {
+                    prop_assert_eq!(map.owner(Hpa(index as u64 * P)), Some(*owner));
+                }
+                let tally = |f: &dyn Fn(&Owner) -> bool| model.iter().filter(|o| f(o)).count() as u64;
+                prop_assert_eq!(map.count(Class::Kept(a)), tally(&|o| *o == Owner::Vm(a)));
+                let by = |o: &Owner| matches!(o, Owner::Lent { owner, .. } if *owner == a);
+                prop_assert_eq!(map.count(Class::LentBy(a)), tally(&by));
+                let to = |o: &Owner| matches!(o, Owner::Lent { to, .. } if *to == a);
+                prop_assert_eq!(map.count(Class::LentTo(a)), tally(&to));
+                prop_assert_eq!(map.count(Class::None), tally(&|o| *o == Owner::None));
+            }
+        }
+    }
+}
