@@ -1,3 +1,25 @@
-//! Being written.
-#![no_std]
+//! Virtual devices of the hypervisor, as pure data structures.
+//!
+//! A device here is registers and rules: a register access goes in, a value or an *action* comes
+//! out, and whoever owns the device (the hypervisor, a test, a fuzzer) carries the action out.
+//! Nothing in this crate touches hardware, allocates, blocks or reads a clock; time comes in as a
+//! guest TSC value.
+//!
+//! A guest is hostile: each offset, width and value is accepted as data. What the hardware calls
+//! undefined reads as zero or as all ones and writes to it are ignored.
+//!
+//! | module | device |
+//! |---|---|
+//! | [`interrupt`] | destinations and delivery modes that all interrupt sources share |
+//! | [`lapic`] | local APIC in xAPIC and x2APIC mode, with its timer |
+//! | [`ioapic`] | I/O APIC |
+//! | [`pic`] | pair of 8259A interrupt controllers |
+//! | [`uart`] | 16550A serial port |
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+pub mod interrupt;
+pub mod ioapic;
+pub mod lapic;
+pub mod pic;
+pub mod uart;
