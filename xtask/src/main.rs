@@ -1,2 +1,47 @@
-//! Being written.
-fn main() {}
+//! `cargo xtask`: the commands that people type.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::{build, demo, layout::Layout, setup, test};
+
+/// Build, boot and test acrn-rs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boot the hypervisor, its Service VM and a User VM in QEMU.
+    Demo(demo::Options),
+    /// Run every test: unit tests on this host, then the system tests in QEMU.
+    Test(test::Options),
+    /// Build parts of the system without running anything.
+    Build(build::Options),
+    /// Install the Debian packages that building and running need.
+    Setup(setup::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let layout = Layout::of_this_repository()?;
+    match cli.command {
+        Command::Demo(options) => demo::run(&layout, &options),
+        Command::Test(options) => test::run(&layout, &options),
+        Command::Build(options) => build::run(&layout, &options).map(|()| ExitCode::SUCCESS),
+        Command::Setup(options) => setup::run(&options).map(|()| ExitCode::SUCCESS),
+    }
+}

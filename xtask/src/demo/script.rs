@@ -1,0 +1,136 @@
+//! The scripted session of `demo --headless`, and its first part, which also leads a
+//! person to the User VM's prompt. System tests reuse the pieces.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::{Options, Stages};
+use crate::session::Session;
+
+/// Firmware and hypervisor; UEFI under emulation needs the most of it.
+const BOOT: Duration = Duration::from_secs(120);
+const SERVICE_VM: Duration = Duration::from_secs(180);
+const USER_VM: Duration = Duration::from_secs(240);
+const COMMAND: Duration = Duration::from_secs(60);
+const POWER_OFF: Duration = Duration::from_secs(90);
+
+/// Where the launch script's own output goes.
+const LAUNCH_LOG: &str = "/var/log/launch_user_vm_id1.log";
+
+/// Boots and goes on to the User VM's log-in prompt.
+pub(super) fn up_to_user_login(
+    session: &mut Session,
+    stages: &mut Stages,
+    options: &Options,
+) -> Result<()> {
+    to_service_vm(session, stages, options.bare)?;
+    if options.bare {
+        return Ok(());
+    }
+    let script = if options.debian_guest {
+        "launch_user_vm_debian.sh"
+    } else {
+        "launch_user_vm_id1.sh"
+    };
+    to_user_vm(session, stages, script)
+}
+
+/// The whole session, from the first instruction to the machine's end.
+pub(super) fn whole(session: &mut Session, stages: &mut Stages, options: &Options) -> Result<()> {
+    session.vm.console.echo(true);
+    let result = (|| {
+        up_to_user_login(session, stages, options)?;
+        if !options.bare {
+            guest_session(session, stages, options.cpus.min(2))?;
+        }
+        stages.run("power off the machine", || session.power_off(POWER_OFF))
+    })();
+    session.vm.console.echo(false);
+    result
+}
+
+fn to_service_vm(session: &mut Session, stages: &mut Stages, bare: bool) -> Result<()> {
+    if !bare {
+        stages.run("boot the hypervisor", || session.wait_for_hypervisor(BOOT))?;
+    }
+    stages.run("boot the Service VM", || {
+        session.wait_for_service_shell(SERVICE_VM)
+    })
+}
+
+/// From the Service VM's shell: starts a User VM and waits for its log-in prompt.
+///
+/// # Errors
+/// The launch script ends at once, or the prompt does not appear.
+pub fn to_user_vm(session: &mut Session, stages: &mut Stages, script: &str) -> Result<()> {
+    stages.run("launch the User VM", || {
+        session.check(
+            &format!("({script} </dev/null >{LAUNCH_LOG} 2>&1 &)"),
+            COMMAND,
+        )?;
+        // A precondition that is not met ends the script within moments.
+        let started = format!(
+            "for _ in $(seq 20); do pidof acrn-dm >/dev/null && break; sleep 0.2; done; \
+             sleep 1; pidof acrn-dm >/dev/null || {{ cat {LAUNCH_LOG}; false; }}"
+        );
+        session.check(&started, COMMAND).map(drop)
+    })?;
+    let prompt = stages.run("boot the User VM", || session.to_user_login(1, USER_VM));
+    if prompt.is_err() {
+        // The reason is more likely in the launch script's log than on the console.
+        let shown = session
+            .to_service()
+            .and_then(|()| session.run(&format!("cat {LAUNCH_LOG}; dmesg | tail -n 5"), COMMAND));
+        if let Ok(output) = shown {
+            eprintln!(
+                "The launch script's log and the Service VM's last messages:\n{}",
+                output.text
+            );
+        }
+    }
+    prompt
+}
+
+/// From the User VM's log-in prompt: work in it, end it, and return to the Service VM.
+///
+/// # Errors
+/// A command fails, or the User VM does not end.
+pub fn guest_session(session: &mut Session, stages: &mut Stages, vcpus: u32) -> Result<()> {
+    stages.run("log in to the User VM", || session.log_in(1))?;
+    stages.run("work in the User VM", || {
+        session.check("uname -a; mount | grep ' / '; free -m", COMMAND)?;
+        let online = session.check("nproc", COMMAND)?;
+        ensure!(
+            online == vcpus.to_string(),
+            "{online} vCPUs are on line instead of {vcpus}"
+        );
+        write_and_read_back(session)?;
+        session.check("ping -c 2 192.168.100.1", COMMAND).map(drop)
+    })?;
+    stages.run("power off the User VM", || {
+        session.vm.console.send_line("poweroff")?;
+        session.to_service()?;
+        let gone = format!(
+            "for _ in $(seq 120); do pidof acrn-dm >/dev/null || break; sleep 0.5; done; \
+             ! pidof acrn-dm >/dev/null; status=$?; cat {LAUNCH_LOG}; (exit $status)"
+        );
+        session.check(&gone, POWER_OFF).map(drop)
+    })
+}
+
+fn write_and_read_back(session: &mut Session) -> Result<()> {
+    let written = session.check(
+        "dd if=/dev/urandom of=/root/probe bs=64k count=32 2>/dev/null && sync && md5sum </root/probe",
+        COMMAND,
+    )?;
+    let read = session.check(
+        "echo 3 >/proc/sys/vm/drop_caches; md5sum </root/probe",
+        COMMAND,
+    )?;
+    ensure!(
+        written == read,
+        "the disk gave back {read} instead of {written}"
+    );
+    Ok(())
+}

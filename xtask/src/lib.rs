@@ -1,0 +1,34 @@
+//! What stands behind `cargo xtask`: everything that builds, boots and tests the system.
+//!
+//! The flow of a demo is also the order of the modules. [`setup`] installs Debian
+//! packages; [`kernel`], [`image`], [`rootfs`] and [`grub`] make files under `target/`,
+//! each reusing what its inputs have not outdated ([`stamp`]); [`qemu`] turns a
+//! description of a machine into a running emulator whose serial line is a
+//! [`console::Console`]; [`session`] knows the prompts and keys of the three consoles
+//! behind that line; [`demo`] and [`system`] are scripts on top of it.
+//!
+//! It is a library as well as a program so that other test programs can boot machines
+//! the same way. Nothing here needs root except `setup`, and nothing outside `target/`
+//! is written except by it.
+
+#![forbid(unsafe_code)]
+
+pub mod bridge;
+pub mod build;
+pub mod console;
+pub mod cpio;
+pub mod demo;
+pub mod elf;
+pub mod grub;
+pub mod image;
+pub mod kernel;
+pub mod layout;
+pub mod progress;
+pub mod qemu;
+pub mod rootfs;
+pub mod session;
+pub mod setup;
+pub mod stamp;
+pub mod stock;
+pub mod system;
+pub mod test;

@@ -1,0 +1,242 @@
+//! The three consoles behind one serial line, as a person at the keyboard uses them: the
+//! hypervisor's shell, the Service VM's shell and a User VM's console.
+//!
+//! A kernel's message may cut into a line, and output of a console that is not shown may
+//! be lost; so a wait for a prompt presses Enter now and then, and a command is bracketed
+//! by numbered marks of its own instead of relying on prompts.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::console::{ConsoleError, Found};
+use crate::qemu::Vm;
+
+/// Prompt of the hypervisor's shell.
+pub const HYPERVISOR_PROMPT: &str = "ACRN:\\>";
+/// Prompt of the Service VM's shell, without its directory.
+pub const SERVICE_PROMPT: &str = "root@service-vm:";
+/// Leaves a VM's console for the hypervisor's shell: Ctrl-Space, then `e`.
+pub const ESCAPE: &[u8] = b"\0e";
+/// How the escape is called where it is explained.
+pub const ESCAPE_KEYS: &str = "Ctrl-Space, then e";
+/// Password of a User VM's root.
+pub const USER_PASSWORD: &str = "acrn";
+
+/// After this much silence a wait for a prompt presses Enter.
+const NUDGE: Duration = Duration::from_secs(4);
+/// Time for an answer that needs no work.
+const PROMPT_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a command left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Exit status.
+    pub status: i32,
+    /// Standard output and error as the console showed them, trimmed.
+    pub text: String,
+}
+
+/// A running machine and the console that its serial line shows.
+pub struct Session {
+    /// The machine.
+    pub vm: Vm,
+    marks: u32,
+}
+
+impl Session {
+    /// Takes over a machine that has just been started.
+    #[must_use]
+    pub fn new(vm: Vm) -> Self {
+        Self { vm, marks: 0 }
+    }
+
+    /// Waits for the first sign that the hypervisor runs, be it its own prompt or the
+    /// first lines of the kernel that it started.
+    ///
+    /// # Errors
+    /// Neither appears within `limit`.
+    pub fn wait_for_hypervisor(&mut self, limit: Duration) -> Result<()> {
+        let signs = [HYPERVISOR_PROMPT, "Linux version", SERVICE_PROMPT];
+        let found = self.vm.console.wait_for_any(&signs, limit);
+        found.map(drop).map_err(|error| self.explain(error))
+    }
+
+    /// Waits for the Service VM's shell. Where the hypervisor's shell comes first, as it
+    /// does after a boot, changes over to the Service VM's console.
+    ///
+    /// # Errors
+    /// The shell does not appear within `limit`.
+    pub fn wait_for_service_shell(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let found = self.wait_nudging(&[SERVICE_PROMPT, HYPERVISOR_PROMPT], deadline)?;
+            if found.index == 0 {
+                return Ok(());
+            }
+            self.vm.console.send_line("vm_console 0")?;
+        }
+    }
+
+    /// Changes from a VM's console to the hypervisor's shell.
+    ///
+    /// # Errors
+    /// Its prompt does not appear.
+    pub fn to_hypervisor(&mut self) -> Result<()> {
+        self.vm.console.skip_unread();
+        self.vm.console.send(ESCAPE)?;
+        let deadline = Instant::now() + PROMPT_LIMIT;
+        self.wait_nudging(&[HYPERVISOR_PROMPT], deadline)?;
+        Ok(())
+    }
+
+    /// Runs a command of the hypervisor's shell, which must be shown, and returns what it
+    /// printed.
+    ///
+    /// # Errors
+    /// The prompt does not come back.
+    pub fn hypervisor_command(&mut self, command: &str) -> Result<String> {
+        self.vm.console.skip_unread();
+        self.vm.console.send_line(command)?;
+        let text = self
+            .vm
+            .console
+            .wait_for(HYPERVISOR_PROMPT, PROMPT_LIMIT)
+            .map_err(|error| self.explain(error))?;
+        let text = text.replace("\r\n", "\n");
+        // The first line is the echo of the command.
+        Ok(text
+            .split_once('\n')
+            .map_or("", |(_, rest)| rest)
+            .trim()
+            .to_owned())
+    }
+
+    /// Changes to the Service VM's console, from any other.
+    ///
+    /// # Errors
+    /// The shell there does not answer.
+    pub fn to_service(&mut self) -> Result<()> {
+        self.to_hypervisor()?;
+        self.vm.console.send_line("vm_console 0")?;
+        self.vm.console.send(b"\r")?;
+        self.wait_for_service_shell(PROMPT_LIMIT)
+    }
+
+    /// Changes to a User VM's console and waits until it asks for a name; repeats the
+    /// change while the VM does not exist yet.
+    ///
+    /// # Errors
+    /// No log-in prompt appears within `limit`.
+    pub fn to_user_login(&mut self, id: u16, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        let login = format!("user-vm{id} login:");
+        self.to_hypervisor()?;
+        self.vm.console.send_line(&format!("vm_console {id}"))?;
+        loop {
+            let found = self.wait_nudging(&[&login, HYPERVISOR_PROMPT], deadline)?;
+            if found.index == 0 {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(500));
+            self.vm.console.send_line(&format!("vm_console {id}"))?;
+        }
+    }
+
+    /// Logs in to the User VM whose console asks for a name.
+    ///
+    /// # Errors
+    /// Name or password are refused.
+    pub fn log_in(&mut self, id: u16) -> Result<()> {
+        self.vm.console.send_line("root")?;
+        self.expect("Password:", PROMPT_LIMIT)?;
+        self.vm.console.send_line(USER_PASSWORD)?;
+        self.expect(&format!("root@user-vm{id}:"), PROMPT_LIMIT)?;
+        Ok(())
+    }
+
+    /// Waits for a text.
+    ///
+    /// # Errors
+    /// It does not appear within `limit`.
+    pub fn expect(&mut self, text: &str, limit: Duration) -> Result<String> {
+        self.vm
+            .console
+            .wait_for(text, limit)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// Runs a command in the Linux shell that is shown.
+    ///
+    /// # Errors
+    /// It does not end within `limit`; a failure of the command is no error.
+    pub fn run(&mut self, command: &str, limit: Duration) -> Result<Output> {
+        self.marks += 1;
+        let mark = self.marks;
+        // The quotes keep the echo of this line from looking like the marks themselves.
+        let line = format!("echo @{mark}'<'; {command}; echo @{mark}'='$?@");
+        self.vm.console.send_line(&line)?;
+        self.expect(&format!("@{mark}<"), limit)
+            .with_context(|| format!("the shell did not take the command `{command}`"))?;
+        let text = self
+            .expect(&format!("@{mark}="), limit)
+            .with_context(|| format!("the command `{command}` did not end"))?;
+        let status = self.expect("@", PROMPT_LIMIT)?;
+        let status = status
+            .trim()
+            .parse()
+            .with_context(|| format!("the exit status of `{command}` is unreadable: {status:?}"))?;
+        Ok(Output {
+            status,
+            text: text.replace("\r\n", "\n").trim().to_owned(),
+        })
+    }
+
+    /// Runs a command that must succeed and returns what it printed.
+    ///
+    /// # Errors
+    /// It fails, or does not end within `limit`.
+    pub fn check(&mut self, command: &str, limit: Duration) -> Result<String> {
+        let output = self.run(command, limit)?;
+        if output.status != 0 {
+            bail!(
+                "`{command}` failed with status {}: {}",
+                output.status,
+                output.text
+            );
+        }
+        Ok(output.text)
+    }
+
+    /// Switches the machine off from the Linux shell that is shown and waits for its end.
+    ///
+    /// # Errors
+    /// It does not end within `limit`.
+    pub fn power_off(&mut self, limit: Duration) -> Result<()> {
+        self.vm.console.send_line("poweroff")?;
+        self.vm.wait_for_end(limit).map(drop)
+    }
+
+    fn wait_nudging(&mut self, texts: &[&str], deadline: Instant) -> Result<Found> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.vm.console.wait_for_any(texts, NUDGE.min(left)) {
+                Err(ConsoleError::TimedOut { .. }) if left > NUDGE => {
+                    self.vm.console.send(b"\r")?;
+                }
+                other => return other.map_err(|error| self.explain(error)),
+            }
+        }
+    }
+
+    /// Adds what the emulator said to an error of its console.
+    fn explain(&self, error: ConsoleError) -> anyhow::Error {
+        let messages = self.vm.messages();
+        let closed = matches!(error, ConsoleError::Closed { .. });
+        let error = anyhow::Error::new(error);
+        if closed && !messages.is_empty() {
+            return error.context(format!("QEMU said:\n{messages}"));
+        }
+        error
+    }
+}

@@ -1,0 +1,90 @@
+//! Cases about getting started: the demo itself, each firmware, each number of CPUs.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::support::{COMMAND, POWER_OFF, machine, service_vm};
+use super::{Context, Outcome};
+use crate::demo::{Firmware, Options};
+use crate::grub;
+use crate::layout::display;
+
+/// Runs the very command, as a newcomer without a terminal would.
+pub(super) fn demo_headless(context: &Context) -> Result<Outcome> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let log = context.log("console");
+    let output = Command::new(program)
+        .args(["demo", "--headless", "--yes", "--log"])
+        .arg(&log)
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "demo --headless failed ({}), console log {}:\n{}",
+        output.status,
+        display(&log),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(Outcome::Passed)
+}
+
+pub(super) fn grub_bios(context: &Context) -> Result<Outcome> {
+    boots(
+        context,
+        &Options {
+            firmware: Firmware::Bios,
+            ..Options::default()
+        },
+        "bios",
+    )?;
+    Ok(Outcome::Passed)
+}
+
+pub(super) fn grub_uefi(context: &Context) -> Result<Outcome> {
+    let (code, _) = grub::ovmf();
+    if !code.exists() {
+        return Ok(Outcome::Skipped(format!("{} is missing", code.display())));
+    }
+    boots(
+        context,
+        &Options {
+            firmware: Firmware::Uefi,
+            ..Options::default()
+        },
+        "uefi",
+    )?;
+    Ok(Outcome::Passed)
+}
+
+pub(super) fn smp_1_to_8(context: &Context) -> Result<Outcome> {
+    for cpus in [1, 2, 4, 8] {
+        boots(
+            context,
+            &Options {
+                cpus,
+                ..Options::default()
+            },
+            &format!("{cpus}cpus"),
+        )
+        .with_context(|| format!("with {cpus} CPUs"))?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// To the Service VM's shell, all CPUs at work, and off again.
+fn boots(context: &Context, options: &Options, name: &str) -> Result<()> {
+    let machine = machine(context, options)?;
+    let mut session = service_vm(context, &machine, name)?;
+    let online = session.check("nproc", COMMAND)?;
+    ensure!(
+        online == options.cpus.to_string(),
+        "{online} CPUs are on line instead of {}",
+        options.cpus
+    );
+    // Each CPU must run programs and take timer interrupts.
+    session.check(
+        "for cpu in $(seq 0 $(($(nproc) - 1))); do taskset -c $cpu sleep 0.1 || exit 1; done",
+        COMMAND,
+    )?;
+    session.power_off(POWER_OFF)
+}

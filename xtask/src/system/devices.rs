@@ -1,0 +1,110 @@
+//! Cases about the Service VM's devices, which it owns by pass-through: every controller
+//! moves known data, compared by checksum with the host's copy.
+
+use anyhow::{Result, ensure};
+
+use super::support::{
+    COMMAND, POWER_OFF, machine, md5_of, noise, noise_file, receiver, sender, service_vm,
+};
+use super::{Context, Outcome};
+use crate::demo::Options;
+use crate::qemu::{Disk, DiskBus, NetModel};
+
+const DISK_BYTES: usize = 16 << 20;
+const NET_BYTES: usize = 8 << 20;
+
+pub(super) fn disk_virtio(context: &Context) -> Result<Outcome> {
+    disk(context, DiskBus::Virtio, "vdb", "")
+}
+
+pub(super) fn disk_ahci(context: &Context) -> Result<Outcome> {
+    disk(context, DiskBus::Ahci, "sdb", "")
+}
+
+pub(super) fn disk_nvme(context: &Context) -> Result<Outcome> {
+    disk(context, DiskBus::Nvme, "nvme1n1", "")
+}
+
+/// The kernel without MSI falls back to the wired interrupt.
+pub(super) fn disk_intx(context: &Context) -> Result<Outcome> {
+    disk(context, DiskBus::Virtio, "vdb", "pci=nomsi")
+}
+
+fn disk(context: &Context, bus: DiskBus, device: &str, kernel_args: &str) -> Result<Outcome> {
+    let image = noise_file(context, DISK_BYTES)?;
+    let expected = md5_of(&image)?;
+    let options = Options {
+        disk: bus,
+        kernel_args: kernel_args.to_owned(),
+        ..Options::default()
+    };
+    let mut machine = machine(context, &options)?;
+    machine.disks.push(Disk {
+        image,
+        bus,
+        persistent: false,
+    });
+    let mut session = service_vm(context, &machine, "disk")?;
+    let read = session.check(&format!("md5sum </dev/{device}"), COMMAND)?;
+    ensure!(
+        read.starts_with(&expected),
+        "reading /dev/{device} gave {read}, not {expected}"
+    );
+
+    // Back to front: what is written must be what a later read finds on the disk.
+    let half = DISK_BYTES / 2 / (1 << 20);
+    session.check(
+        &format!(
+            "dd if=/dev/{device} of=/tmp/half bs=1M count={half} && \
+             dd if=/tmp/half of=/dev/{device} bs=1M seek={half} conv=fsync && \
+             echo 3 >/proc/sys/vm/drop_caches && \
+             dd if=/dev/{device} bs=1M skip={half} 2>/dev/null | cmp - /tmp/half"
+        ),
+        COMMAND,
+    )?;
+    session.power_off(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
+
+pub(super) fn net_virtio(context: &Context) -> Result<Outcome> {
+    net(context, NetModel::Virtio)
+}
+
+pub(super) fn net_e1000e(context: &Context) -> Result<Outcome> {
+    net(context, NetModel::E1000e)
+}
+
+fn net(context: &Context, model: NetModel) -> Result<Outcome> {
+    let file = noise_file(context, NET_BYTES)?;
+    let expected = md5_of(&file)?;
+    let machine = machine(
+        context,
+        &Options {
+            net: model,
+            ..Options::default()
+        },
+    )?;
+    let mut session = service_vm(context, &machine, "net")?;
+    session.check("ping -c 2 10.0.2.2", COMMAND)?;
+
+    let host = sender(noise(NET_BYTES), COMMAND)?;
+    session.check(
+        &format!("nc 10.0.2.2 {} </dev/null >/tmp/data", host.port),
+        COMMAND,
+    )?;
+    host.join()?;
+    let received = session.check("md5sum </tmp/data", COMMAND)?;
+    ensure!(
+        received.starts_with(&expected),
+        "the guest received {received}, not {expected}"
+    );
+
+    let host = receiver(COMMAND)?;
+    session.check(&format!("nc 10.0.2.2 {} </tmp/data", host.port), COMMAND)?;
+    ensure!(
+        host.join()? == noise(NET_BYTES),
+        "the host did not receive what the guest sent"
+    );
+    session.power_off(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,223 @@
+//! System tests: named cases that boot machines. A case is a function in one of the
+//! modules here and a line in [`CASES`].
+
+mod boot;
+mod devices;
+mod support;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::build::Artefacts;
+use crate::layout::{Layout, display};
+use crate::progress::elapsed;
+
+/// What a case gets.
+pub struct Context<'a> {
+    /// Paths.
+    pub layout: &'a Layout,
+    /// What has been built.
+    pub artefacts: &'a Artefacts,
+    /// Name of the running case.
+    pub name: &'static str,
+}
+
+impl Context<'_> {
+    /// Where this case keeps the console log of one of its machines.
+    #[must_use]
+    pub fn log(&self, machine: &str) -> PathBuf {
+        self.layout
+            .logs()
+            .join("system")
+            .join(format!("{}-{machine}.log", self.name))
+    }
+}
+
+/// How a case ended without an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It holds.
+    Passed,
+    /// It cannot be tried here, for this reason.
+    Skipped(String),
+}
+
+/// One system test.
+pub struct Case {
+    /// Name, unique.
+    pub name: &'static str,
+    /// What it would catch.
+    pub catches: &'static str,
+    /// The test.
+    pub run: fn(&Context) -> Result<Outcome>,
+}
+
+/// All system tests, in the order in which they run.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "demo_headless",
+        catches: "anything that breaks the newcomer's first command, from boot to power-off",
+        run: boot::demo_headless,
+    },
+    Case {
+        name: "boot_grub_bios",
+        catches: "multiboot2 entry, relocation and the memory map of a BIOS",
+        run: boot::grub_bios,
+    },
+    Case {
+        name: "boot_grub_uefi",
+        catches: "multiboot2 entry with UEFI's memory map and ACPI tables",
+        run: boot::grub_uefi,
+    },
+    Case {
+        name: "smp_1_to_8",
+        catches: "CPU start-up and routing of interrupts with 1, 2, 4 and 8 CPUs",
+        run: boot::smp_1_to_8,
+    },
+    Case {
+        name: "service_vm_disk_virtio",
+        catches: "pass-through of a virtio-blk disk: MSI-X, DMA addresses",
+        run: devices::disk_virtio,
+    },
+    Case {
+        name: "service_vm_disk_ahci",
+        catches: "pass-through of an AHCI disk: MSI, DMA addresses",
+        run: devices::disk_ahci,
+    },
+    Case {
+        name: "service_vm_disk_nvme",
+        catches: "pass-through of an NVMe disk: MSI-X for each queue, DMA addresses",
+        run: devices::disk_nvme,
+    },
+    Case {
+        name: "service_vm_disk_intx",
+        catches: "pass-through of a level-triggered interrupt through the I/O APIC",
+        run: devices::disk_intx,
+    },
+    Case {
+        name: "service_vm_net_virtio",
+        catches: "pass-through of a virtio-net adapter, data in both directions",
+        run: devices::net_virtio,
+    },
+    Case {
+        name: "service_vm_net_e1000e",
+        catches: "pass-through of an e1000e adapter, data in both directions",
+        run: devices::net_e1000e,
+    },
+];
+
+/// Numbers of tests by result.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Held.
+    pub passed: usize,
+    /// Did not hold.
+    pub failed: usize,
+    /// Not tried.
+    pub skipped: usize,
+}
+
+impl Tally {
+    /// Adds the numbers of another tally.
+    pub fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
+    }
+}
+
+/// Prints names and purposes.
+pub fn list() {
+    for case in CASES {
+        println!("{:<24} {}", case.name, case.catches);
+    }
+}
+
+/// Runs the cases whose names contain `filter`, one after the other.
+///
+/// # Errors
+/// No case has such a name.
+pub fn run(layout: &Layout, artefacts: &Artefacts, filter: Option<&str>) -> Result<Tally> {
+    let selected: Vec<&Case> = CASES
+        .iter()
+        .filter(|case| filter.is_none_or(|text| case.name.contains(text)))
+        .collect();
+    if let (true, Some(text)) = (selected.is_empty(), filter) {
+        anyhow::bail!("no system test has {text:?} in its name; --list shows them");
+    }
+    println!("\nsystem tests: {} cases", selected.len());
+    let mut tally = Tally::default();
+    let mut failures = Vec::new();
+    for case in selected {
+        let start = Instant::now();
+        let context = Context {
+            layout,
+            artefacts,
+            name: case.name,
+        };
+        let result = (case.run)(&context);
+        let time = elapsed(start.elapsed());
+        match result {
+            Ok(Outcome::Passed) => {
+                tally.passed += 1;
+                println!("system {:<24} ok ({time})", case.name);
+            }
+            Ok(Outcome::Skipped(reason)) => {
+                tally.skipped += 1;
+                println!("system {:<24} skipped: {reason}", case.name);
+            }
+            Err(error) => {
+                tally.failed += 1;
+                println!("system {:<24} FAILED ({time})", case.name);
+                failures.push(format!("{}: {error:#}", case.name));
+            }
+        }
+    }
+    if !failures.is_empty() {
+        println!(
+            "\nfailures, console logs in {}:",
+            display(&layout.logs().join("system"))
+        );
+        for failure in failures {
+            println!("\n{failure}");
+        }
+    }
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_case_says_what_it_catches() {
+        let mut names: Vec<_> = CASES.iter().map(|case| case.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CASES.len());
+        assert!(CASES.iter().all(|case| !case.catches.is_empty()));
+    }
+
+    #[test]
+    fn the_closing_line_has_its_three_numbers() {
+        let tally = Tally {
+            passed: 2,
+            failed: 0,
+            skipped: 1,
+        };
+        assert_eq!(tally.to_string(), "2 passed, 0 failed, 1 skipped");
+    }
+}

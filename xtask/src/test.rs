@@ -1,0 +1,130 @@
+//! `cargo xtask test`: everything that must pass.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::layout::Layout;
+use crate::progress::elapsed;
+use crate::system::{self, Tally};
+use crate::{build::Artefacts, setup};
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args, Debug, Clone, Default)]
+pub struct Options {
+    /// List the system tests and what each would catch, and run nothing.
+    #[arg(long)]
+    list: bool,
+    /// Run only system tests whose name contains this (and no host tests).
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+    /// Run only the host tests.
+    #[arg(long, conflicts_with = "filter")]
+    host_only: bool,
+    /// Install missing Debian packages without asking.
+    #[arg(long, short = 'y')]
+    yes: bool,
+}
+
+/// Runs the host tests, then the system tests, and closes with one line of totals.
+///
+/// # Errors
+/// A build failed; a failing test is a count and the exit code.
+pub fn run(layout: &Layout, options: &Options) -> Result<ExitCode> {
+    if options.list {
+        system::list();
+        return Ok(ExitCode::SUCCESS);
+    }
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    if options.filter.is_none() {
+        tally = host_tests(layout)?;
+    }
+    if options.host_only {
+        println!("skipping the system tests: --host-only was given");
+    } else {
+        setup::run(&setup::Options { yes: options.yes })?;
+        let artefacts = Artefacts::build(layout)?;
+        tally.add(&system::run(layout, &artefacts, options.filter.as_deref())?);
+    }
+    println!("\nfinished in {}", elapsed(start.elapsed()));
+    println!("{tally}");
+    Ok(if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// `cargo test --workspace`, shown as it runs and counted.
+fn host_tests(layout: &Layout) -> Result<Tally> {
+    println!("host tests: cargo test --workspace");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(layout.root())
+        .args(["test", "--workspace", "--no-fail-fast"]);
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let mut tally = Tally::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            println!("{line}");
+            tally.add(&counts_of(&line));
+        }
+    }
+    let status = child.wait()?;
+    // A test that does not compile is not in any of the summaries.
+    if !status.success() && tally.failed == 0 {
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+/// The counts in a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+fn counts_of(line: &str) -> Tally {
+    let mut tally = Tally::default();
+    let Some(summary) = line.strip_prefix("test result: ") else {
+        return tally;
+    };
+    let summary = summary.split_once(". ").map_or("", |(_, rest)| rest);
+    for part in summary.split(';') {
+        let mut words = part.split_whitespace();
+        let (Some(count), Some(what)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let Ok(count) = count.parse::<usize>() else {
+            continue;
+        };
+        match what {
+            "passed" => tally.passed = count,
+            "failed" => tally.failed = count,
+            "ignored" => tally.skipped = count,
+            _ => {}
+        }
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_of_the_test_harness_are_counted() {
+        let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 4 filtered out";
+        assert_eq!(
+            counts_of(line),
+            Tally {
+                passed: 3,
+                failed: 2,
+                skipped: 1
+            }
+        );
+        assert_eq!(counts_of("running 3 tests"), Tally::default());
+    }
+}
