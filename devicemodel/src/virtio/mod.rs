@@ -6,12 +6,16 @@
 //! ([`worker`]), woken by the doorbells that the Service VM's kernel signals. What a driver
 //! puts into a ring is checked once, in [`chain`]; devices only see translated buffers.
 
+pub mod block;
 pub mod chain;
 pub mod device;
 pub mod guest_io;
+pub mod hash;
 pub mod options;
 pub mod queue;
 pub mod rng;
+#[cfg(test)]
+mod testing;
 pub mod transport;
 pub mod worker;
 
@@ -33,6 +37,7 @@ pub fn create(
     context: PciContext,
 ) -> Result<Box<dyn PciDevice>, DeviceError> {
     let device: Box<dyn VirtioDevice> = match name {
+        "virtio-blk" => Box::new(block::Block::new(options, &context.vm_name)?),
         "virtio-rnd" | "virtio-rng" => Box::new(rng::Rng::new(options, &context.vm_name)?),
         _ => {
             let name = name.to_owned();

@@ -319,7 +319,7 @@ impl VirtioPci {
         let len = self.config.read_u32(self.window + WINDOW_LENGTH);
         let bar = self.config.read_u8(self.window + WINDOW_BAR);
         let fits = matches!(len, 1 | 2 | 4)
-            && at.is_multiple_of(len.into())
+            && at % u64::from(len) == 0
             && at + u64::from(len) <= REGISTER_SIZE;
         (bar == REGISTER_BAR && fits).then_some((at, len as usize))
     }
