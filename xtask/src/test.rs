@@ -23,6 +23,9 @@ pub struct Options {
     /// Run only the host tests.
     #[arg(long, conflicts_with = "filter")]
     host_only: bool,
+    /// Run the Service VM's cases without the hypervisor: what fails then is not its fault.
+    #[arg(long, requires = "filter")]
+    bare: bool,
     /// Install missing Debian packages without asking.
     #[arg(long, short = 'y')]
     yes: bool,
@@ -46,8 +49,18 @@ pub fn run(layout: &Layout, options: &Options) -> Result<ExitCode> {
         println!("skipping the system tests: --host-only was given");
     } else {
         setup::run(&setup::Options { yes: options.yes })?;
-        let artefacts = Artefacts::build(layout)?;
-        tally.add(&system::run(layout, &artefacts, options.filter.as_deref())?);
+        let bare = options.bare;
+        let artefacts = if bare {
+            Artefacts::bare(layout)?
+        } else {
+            Artefacts::build(layout)?
+        };
+        tally.add(&system::run(
+            layout,
+            &artefacts,
+            options.filter.as_deref(),
+            bare,
+        )?);
     }
     println!("\nfinished in {}", elapsed(start.elapsed()));
     println!("{tally}");

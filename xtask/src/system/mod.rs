@@ -23,6 +23,8 @@ pub struct Context<'a> {
     pub artefacts: &'a Artefacts,
     /// Name of the running case.
     pub name: &'static str,
+    /// Whether machines boot without the hypervisor.
+    pub bare: bool,
 }
 
 impl Context<'_> {
@@ -150,7 +152,12 @@ pub fn list() {
 ///
 /// # Errors
 /// No case has such a name.
-pub fn run(layout: &Layout, artefacts: &Artefacts, filter: Option<&str>) -> Result<Tally> {
+pub fn run(
+    layout: &Layout,
+    artefacts: &Artefacts,
+    filter: Option<&str>,
+    bare: bool,
+) -> Result<Tally> {
     let selected: Vec<&Case> = CASES
         .iter()
         .filter(|case| filter.is_none_or(|text| case.name.contains(text)))
@@ -167,6 +174,7 @@ pub fn run(layout: &Layout, artefacts: &Artefacts, filter: Option<&str>) -> Resu
             layout,
             artefacts,
             name: case.name,
+            bare,
         };
         let result = (case.run)(&context);
         let time = elapsed(start.elapsed());

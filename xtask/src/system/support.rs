@@ -21,14 +21,10 @@ pub(super) const BOOT: Duration = Duration::from_secs(180);
 pub(super) const COMMAND: Duration = Duration::from_secs(60);
 pub(super) const POWER_OFF: Duration = Duration::from_secs(60);
 
-/// Set to run the Service VM's cases without the hypervisor: what fails then is not the
-/// hypervisor's fault.
-const BARE: &str = "ACRN_TEST_BARE";
-
-/// The machine of a demo with these options, on bare hardware where `BARE` asks for it.
+/// The machine of a demo with these options.
 pub(super) fn machine(context: &Context, options: &Options) -> Result<Machine> {
     let mut options = options.clone();
-    options.bare |= std::env::var_os(BARE).is_some();
+    options.bare |= context.bare;
     demo::machine(context.layout, &options, context.artefacts)
 }
 
