@@ -14,6 +14,7 @@
 //! | [`lapic`] | local APIC in xAPIC and x2APIC mode, with its timer |
 //! | [`ioapic`] | I/O APIC |
 //! | [`pic`] | pair of 8259A interrupt controllers |
+//! | [`pci`] | configuration mechanisms, pass-through functions with MSI and MSI-X |
 //! | [`uart`] | 16550A serial port |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -21,5 +22,6 @@
 pub mod interrupt;
 pub mod ioapic;
 pub mod lapic;
+pub mod pci;
 pub mod pic;
 pub mod uart;
