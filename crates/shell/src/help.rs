@@ -1,0 +1,158 @@
+//! The list of commands, which drives both `help` and the usage shown with an error.
+
+use core::fmt;
+
+/// One command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Help {
+    /// First word.
+    pub name: &'static str,
+    /// The other words; optional ones in brackets.
+    pub args: &'static str,
+    /// What it does.
+    pub text: &'static str,
+}
+
+impl Help {
+    /// The entry of a command.
+    pub fn of(name: &str) -> Option<&'static Self> {
+        COMMANDS.iter().find(|command| command.name == name)
+    }
+
+    /// Writes name and arguments.
+    pub fn usage(&self, to: &mut impl fmt::Write) -> fmt::Result {
+        let space = if self.args.is_empty() { "" } else { " " };
+        write!(to, "{}{space}{}", self.name, self.args)
+    }
+}
+
+/// As one line of the list that `help` prints.
+impl fmt::Display for Help {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<14} {:<20} {}", self.name, self.args, self.text)
+    }
+}
+
+/// All commands.
+pub const COMMANDS: [Help; 24] = [
+    Help {
+        name: "help",
+        args: "[COMMAND]",
+        text: "list the commands, or explain one",
+    },
+    Help {
+        name: "version",
+        args: "",
+        text: "version of the hypervisor",
+    },
+    Help {
+        name: "vm_list",
+        args: "",
+        text: "VMs with their state",
+    },
+    Help {
+        name: "vcpu_list",
+        args: "",
+        text: "vCPUs with their CPU and state",
+    },
+    Help {
+        name: "vcpu_dumpreg",
+        args: "VM VCPU",
+        text: "registers and stack of a vCPU",
+    },
+    Help {
+        name: "vm_console",
+        args: "[VM]",
+        text: "console of a VM (default 0); Ctrl-@ e leaves it",
+    },
+    Help {
+        name: "vm_pause",
+        args: "VM",
+        text: "stop the vCPUs of a VM",
+    },
+    Help {
+        name: "vm_resume",
+        args: "VM",
+        text: "let a paused VM continue",
+    },
+    Help {
+        name: "vm_reset",
+        args: "VM",
+        text: "restart a VM",
+    },
+    Help {
+        name: "vm_stop",
+        args: "VM",
+        text: "switch a VM off",
+    },
+    Help {
+        name: "int",
+        args: "",
+        text: "host interrupts and their counts on each CPU",
+    },
+    Help {
+        name: "pt",
+        args: "",
+        text: "interrupts of passed-through devices",
+    },
+    Help {
+        name: "vioapic",
+        args: "VM",
+        text: "I/O APIC of a VM",
+    },
+    Help {
+        name: "exits",
+        args: "[VM]",
+        text: "VM exits by reason, of one VM or all",
+    },
+    Help {
+        name: "memory",
+        args: "",
+        text: "owners of host memory and use of the pools",
+    },
+    Help {
+        name: "log",
+        args: "",
+        text: "recent log lines",
+    },
+    Help {
+        name: "loglevel",
+        args: "[LEVEL]",
+        text: "show or set what is logged, 0 (none) to 6 (all)",
+    },
+    Help {
+        name: "cpuid",
+        args: "LEAF [SUBLEAF]",
+        text: "CPUID of the host (hexadecimal)",
+    },
+    Help {
+        name: "rdmsr",
+        args: "[-pCPU] MSR",
+        text: "read a host register (hexadecimal)",
+    },
+    Help {
+        name: "wrmsr",
+        args: "[-pCPU] MSR VALUE",
+        text: "write a host register (hexadecimal)",
+    },
+    Help {
+        name: "dump",
+        args: "VM GPA [LENGTH]",
+        text: "memory of a VM (hexadecimal, length 1 to 400)",
+    },
+    Help {
+        name: "trace",
+        args: "[VM]",
+        text: "last exits of each vCPU",
+    },
+    Help {
+        name: "reboot",
+        args: "",
+        text: "reset the machine at once",
+    },
+    Help {
+        name: "poweroff",
+        args: "",
+        text: "switch the machine off at once",
+    },
+];
