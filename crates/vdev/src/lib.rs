@@ -15,6 +15,7 @@
 //! | [`ioapic`] | I/O APIC |
 //! | [`pic`] | pair of 8259A interrupt controllers |
 //! | [`pci`] | configuration mechanisms, pass-through functions with MSI and MSI-X |
+//! | [`rtc`] | real-time clock and CMOS memory |
 //! | [`uart`] | 16550A serial port |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -24,4 +25,5 @@ pub mod ioapic;
 pub mod lapic;
 pub mod pci;
 pub mod pic;
+pub mod rtc;
 pub mod uart;

@@ -468,10 +468,7 @@ fn an_msix_table_reports_the_entry_that_changed() {
     assert_eq!((table.read(16, 8), table.read(20, 4)), (0x1_fee0_1000, 1));
     assert_eq!((table.write(48, 4, 1), table.read(48, 4)), (None, u64::MAX));
     assert_eq!((table.write(18, 4, 1), table.write(16, 2, 9)), (None, None));
-    assert_eq!(
-        (table.write(20, 8, 9), table.write(u32::MAX & !7, 8, 9)),
-        (None, None)
-    );
+    assert_eq!((table.write(20, 8, 9), table.write(!7, 8, 9)), (None, None));
     let mut storage = [MsixEntry::default(); 2];
     let mut borrowed = MsixTable::new(&mut storage[..]);
     assert_eq!(borrowed.write(28, 4, 0), Some(1));
