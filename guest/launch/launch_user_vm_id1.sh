@@ -24,7 +24,7 @@ bootargs=${BOOTARGS:-root=${root} rw console=ttyS0 vm_name=user-vm${vm_id} vm_ip
 dm=${ACRN_DM:-acrn-dm}
 
 hugepages=/sys/kernel/mm/hugepages/hugepages-2048kB
-hugepages_before=
+hugepages_added=0
 tap_made=
 dm_pid=
 
@@ -56,8 +56,8 @@ reserve_hugepages() {
     need=$((memory_mib / 2 + 8))
     [ "$free" -lt "$need" ] || return 0
     total=$(cat "$hugepages/nr_hugepages")
-    hugepages_before=$total
-    echo $((total + need - free)) >"$hugepages/nr_hugepages"
+    hugepages_added=$((need - free))
+    echo $((total + hugepages_added)) >"$hugepages/nr_hugepages"
     free=$(cat "$hugepages/free_hugepages")
     [ "$free" -ge "$need" ] ||
         echo "launch_user_vm: only $free of $need huge pages are free; ordinary memory fills the gap" >&2
@@ -83,8 +83,11 @@ undo() {
     if [ -n "$tap_made" ] && [ -d "/sys/class/net/$tap" ]; then
         tunctl -d "$tap" >/dev/null || true
     fi
-    if [ -n "$hugepages_before" ]; then
-        echo "$hugepages_before" >"$hugepages/nr_hugepages" || true
+    # Take back our share only: another VM may have added its own since.
+    if [ "$hugepages_added" -gt 0 ]; then
+        local total
+        total=$(cat "$hugepages/nr_hugepages")
+        echo $((total > hugepages_added ? total - hugepages_added : 0)) >"$hugepages/nr_hugepages" || true
     fi
     exit "$status"
 }

@@ -137,13 +137,15 @@ impl Machine {
         match &self.boot {
             Boot::Direct(set) => {
                 add(&["-kernel", "acrn.bin", "-append", &set.hypervisor_args]);
-                // QEMU separates modules by commas; a comma in a command line is doubled.
+                // QEMU passes a module's file name as the first word of its string, where
+                // the hypervisor expects the tag: so the files are named by their tags.
+                // Modules are separated by commas; one in a command line is doubled.
                 let args = set.kernel_args.replace(',', ",,");
-                let modules = format!("bzImage {KERNEL_TAG} {args},initrd.cpio {RAMDISK_TAG}");
+                let modules = format!("{KERNEL_TAG} {args},{RAMDISK_TAG}");
                 add(&["-initrd", &modules]);
             }
             Boot::Bare(set) => {
-                add(&["-kernel", "bzImage", "-initrd", "initrd.cpio"]);
+                add(&["-kernel", KERNEL_TAG, "-initrd", RAMDISK_TAG]);
                 add(&["-append", &set.kernel_args]);
             }
             Boot::Image { args, .. } => add(&["-kernel", "image.bin", "-append", args]),
@@ -206,8 +208,8 @@ impl Machine {
         let mut links: Vec<(String, &Path)> = match &self.boot {
             Boot::Direct(set) | Boot::Bare(set) => vec![
                 ("acrn.bin".into(), set.hypervisor.as_path()),
-                ("bzImage".into(), set.kernel.as_path()),
-                ("initrd.cpio".into(), set.initrd.as_path()),
+                (KERNEL_TAG.into(), set.kernel.as_path()),
+                (RAMDISK_TAG.into(), set.initrd.as_path()),
             ],
             Boot::Image { image, .. } => vec![("image.bin".into(), image.as_path())],
             Boot::Grub { image, .. } => vec![("boot.iso".into(), image.as_path())],
@@ -369,7 +371,7 @@ mod tests {
         let arguments = Machine::new(Boot::Direct(set())).arguments();
         assert_eq!(
             after(&arguments, "-initrd"),
-            ["bzImage Linux_bzImage console=ttyS0,,115200 quiet,initrd.cpio Linux_ramdisk"]
+            ["Linux_bzImage console=ttyS0,,115200 quiet,Linux_ramdisk"]
         );
         assert_eq!(after(&arguments, "-append"), ["loglevel=5"]);
     }
@@ -378,7 +380,7 @@ mod tests {
     fn a_bare_machine_gets_the_kernels_command_line_unchanged() {
         let arguments = Machine::new(Boot::Bare(set())).arguments();
         assert_eq!(after(&arguments, "-append"), ["console=ttyS0,115200 quiet"]);
-        assert_eq!(after(&arguments, "-kernel"), ["bzImage"]);
+        assert_eq!(after(&arguments, "-kernel"), ["Linux_bzImage"]);
     }
 
     #[test]

@@ -19,6 +19,16 @@ use crate::stamp::Inputs;
 
 const BUSYBOX: &str = "/bin/busybox";
 const BASH: &str = "/bin/bash-static";
+/// Descriptions of terminals, without which the shell cannot edit long lines.
+const TERMINFO: &str = "/lib/terminfo";
+const TERMINALS: &[&str] = &[
+    "l/linux",
+    "s/screen",
+    "v/vt100",
+    "v/vt102",
+    "x/xterm",
+    "x/xterm-256color",
+];
 const USER_IMAGE_MIB: u64 = 64;
 const DATA_DISK_MIB: u64 = 384;
 /// User VMs whose disks are on the data disk.
@@ -40,7 +50,7 @@ pub fn service_initrd(layout: &Layout, device_model: Option<&Path>) -> Result<Pa
         layout.source("guest/launch"),
     );
     let mut inputs = Inputs::new()
-        .value("recipe", 1)
+        .value("recipe", 3)
         .path(&files)?
         .path(&scripts)?
         .path(Path::new(BUSYBOX))?
@@ -66,6 +76,12 @@ pub fn service_initrd(layout: &Layout, device_model: Option<&Path>) -> Result<Pa
         archive.link(&link, "/bin/busybox")?;
     }
     archive.link("init", "/bin/busybox")?;
+    for terminal in TERMINALS {
+        let path = Path::new(TERMINFO).join(terminal);
+        if path.exists() {
+            archive.copy(&format!("{TERMINFO}/{terminal}"), &path)?;
+        }
+    }
     if let Some(path) = device_model {
         archive.copy("usr/bin/acrn-dm", path)?;
     }
