@@ -11,6 +11,7 @@ pub mod chain;
 pub mod device;
 pub mod guest_io;
 pub mod hash;
+pub mod net;
 pub mod options;
 pub mod queue;
 pub mod rng;
@@ -38,6 +39,7 @@ pub fn create(
 ) -> Result<Box<dyn PciDevice>, DeviceError> {
     let device: Box<dyn VirtioDevice> = match name {
         "virtio-blk" => Box::new(block::Block::new(options, &context.vm_name)?),
+        "virtio-net" => Box::new(net::Net::new(options, &context)?),
         "virtio-rnd" | "virtio-rng" => Box::new(rng::Rng::new(options, &context.vm_name)?),
         _ => {
             let name = name.to_owned();

@@ -6,7 +6,7 @@
 
 use std::num::Wrapping;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
@@ -21,6 +21,12 @@ pub trait DriverEvents: Send + Sync {
     fn queue_used(&self, queue: u16);
     /// The device's configuration changed: raises the generation, sends the interrupt.
     fn config_changed(&self);
+    /// A descriptor whose signal interrupts the driver for this queue from the kernel, where
+    /// the driver uses MSI-X.
+    fn irqfd(&self, queue: u16) -> Option<EventFd> {
+        let _ = queue;
+        None
+    }
     /// The driver broke a rule: sets `NEEDS_RESET` and tells it (virtio 1.2, 2.1.2).
     fn needs_reset(&self);
 }
@@ -34,7 +40,8 @@ pub struct DeviceQueue {
     events: Arc<dyn DriverEvents>,
     indirect: bool,
     broken: bool,
-    unsignalled: bool,
+    /// Used index up to which the driver was told.
+    signalled: u16,
 }
 
 impl DeviceQueue {
@@ -56,7 +63,7 @@ impl DeviceQueue {
             events,
             indirect,
             broken: false,
-            unsignalled: false,
+            signalled: 0,
         }
     }
 
@@ -68,6 +75,20 @@ impl DeviceQueue {
     /// Number of entries.
     pub fn size(&self) -> u16 {
         self.ring.size()
+    }
+
+    /// Guest addresses of descriptor table, available ring and used ring. All are in RAM.
+    pub fn ring_addresses(&self) -> [u64; 3] {
+        [
+            self.ring.desc_table(),
+            self.ring.avail_ring(),
+            self.ring.used_ring(),
+        ]
+    }
+
+    /// How to reach the driver, for devices that serve the ring elsewhere.
+    pub fn events(&self) -> &Arc<dyn DriverEvents> {
+        &self.events
     }
 
     /// The guest RAM that the queue is in.
@@ -126,35 +147,72 @@ impl DeviceQueue {
 
     /// Returns the request of `head`, with `len` bytes written to its writable buffers.
     pub fn add_used(&mut self, head: u16, len: u32) {
-        if self.broken {
-            return;
+        self.add_used_together(&[(head, len)]);
+    }
+
+    /// Returns several requests so that the driver sees all of them or none.
+    pub fn add_used_together(&mut self, requests: &[(u16, u32)]) {
+        if !self.broken
+            && let Err(error) = self.try_add_used(requests)
+        {
+            self.fail(error);
         }
-        match self.ring.add_used(&*self.mem, head, len) {
-            Ok(()) => self.unsignalled = true,
-            Err(_) => self.fail(RingError::Used(head)),
+    }
+
+    fn try_add_used(&mut self, requests: &[(u16, u32)]) -> Result<(), RingError> {
+        let used = self.ring.used_ring();
+        let size = self.ring.size().max(1);
+        let mut index = self.ring.next_used();
+        for (head, len) in requests {
+            let at = used + 4 + u64::from(index % size) * 8;
+            // Head in the lower half, length in the upper one.
+            let element = (u64::from(*len) << 32 | u64::from(*head)).to_le();
+            self.mem
+                .write_obj(element, GuestAddress(at))
+                .map_err(|_| RingError::Used(*head))?;
+            index = index.wrapping_add(1);
         }
+        self.ring.set_next_used(index);
+        // Release: a driver that sees the index sees the elements and the data, too.
+        self.mem
+            .store(index.to_le(), GuestAddress(used + 2), Ordering::Release)
+            .map_err(|_| RingError::Used(index))
     }
 
     /// Interrupts the driver for what was returned since the last call, unless it asked not to
     /// be.
     pub fn signal(&mut self) {
-        if std::mem::take(&mut self.unsignalled) && self.wants_interrupt() {
-            self.events.queue_used(self.index);
+        let (old, new) = (self.signalled, self.ring.next_used());
+        if old != new && !self.broken {
+            self.signalled = new;
+            if self.wants_interrupt(old, new) {
+                self.events.queue_used(self.index);
+            }
         }
     }
 
-    fn wants_interrupt(&mut self) -> bool {
-        // This call also orders the used ring before the reads of the driver's wishes.
-        let wanted = self.ring.needs_notification(&*self.mem).unwrap_or(true);
+    /// Whether the driver wants to hear that the used index went from `old` to `new` (virtio
+    /// 1.2, 2.7.10). When in doubt, it does.
+    fn wants_interrupt(&self, old: u16, new: u16) -> bool {
+        // The used index must be visible before the driver's wish is read, or both sides could
+        // wait for each other.
+        fence(Ordering::SeqCst);
+        let available = self.ring.avail_ring();
         if self.ring.event_idx_enabled() {
-            return wanted;
+            let at = available + 4 + u64::from(self.ring.size()) * 2;
+            return self
+                .mem
+                .load(GuestAddress(at), Ordering::Relaxed)
+                .map_or(true, |event| {
+                    let event = u16::from_le(event);
+                    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+                });
         }
-        let flags = self
-            .mem
-            .load(GuestAddress(self.ring.avail_ring()), Ordering::Relaxed);
-        flags.map_or(true, |flags| {
-            u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0
-        })
+        self.mem
+            .load(GuestAddress(available), Ordering::Relaxed)
+            .map_or(true, |flags| {
+                u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0
+            })
     }
 
     /// Asks the driver for no further notifications while the queue is being worked on.

@@ -112,12 +112,15 @@ impl Poll {
         )
     }
 
-    /// Watches `fd` no longer.
-    pub fn remove(&self, fd: RawFd) {
-        // Fails only when it was not watched.
-        let _ = self
-            .epoll
-            .ctl(ControlOperation::Delete, fd, EpollEvent::default());
+    /// Watches `fd`, reporting `token` only when new data arrives. What is there already is
+    /// for the caller to read until none is left.
+    ///
+    /// # Errors
+    /// What `epoll_ctl(2)` reports.
+    pub fn add_edge(&self, fd: RawFd, token: u64) -> io::Result<()> {
+        let events = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        self.epoll
+            .ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))
     }
 
     /// Sleeps until something is ready and hands each token to `handle`. `false` when the

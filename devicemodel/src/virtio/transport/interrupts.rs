@@ -8,8 +8,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::pci::InterruptLine;
 use crate::pci::msix::MsixSignaller;
+use crate::pci::{EventFd, InterruptLine};
 use crate::virtio::queue::DriverEvents;
 
 /// Vector number for "no interrupt".
@@ -162,6 +162,13 @@ impl DriverEvents for Interrupts {
     fn config_changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);
         self.send(self.config_vector(), ISR_CONFIG);
+    }
+
+    fn irqfd(&self, queue: u16) -> Option<EventFd> {
+        if !self.msix.enabled() {
+            return None;
+        }
+        self.msix.event_fd(self.queue_vector(queue)).ok()
     }
 
     fn needs_reset(&self) {
