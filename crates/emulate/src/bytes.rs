@@ -46,42 +46,73 @@ impl core::error::Error for DecodeError {}
 
 /// Position in the bytes of one instruction.
 pub(crate) struct Cursor<'a> {
+    /// At most [`MAX_LENGTH`].
     bytes: &'a [u8],
     position: usize,
 }
 
 impl<'a> Cursor<'a> {
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, position: 0 }
+        Self {
+            bytes: &bytes[..bytes.len().min(MAX_LENGTH)],
+            position: 0,
+        }
     }
 
     /// Bytes taken so far; at most [`MAX_LENGTH`].
+    #[inline]
     pub fn length(&self) -> u8 {
         self.position as u8
     }
 
     #[inline]
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
-        if self.position >= MAX_LENGTH {
-            return Err(DecodeError::TooLong);
-        }
-        let byte = *self.bytes.get(self.position).ok_or(DecodeError::TooShort)?;
+        let Some(byte) = self.bytes.get(self.position) else {
+            return Err(self.end());
+        };
         self.position += 1;
-        Ok(byte)
+        Ok(*byte)
     }
 
-    /// A little-endian number of 1, 2, 4 or 8 bytes.
-    pub fn unsigned(&mut self, size: u8) -> Result<u64, DecodeError> {
-        let mut value = 0;
-        for shift in 0..size {
-            value |= u64::from(self.u8()?) << (8 * shift);
+    #[cold]
+    fn end(&self) -> DecodeError {
+        if self.bytes.len() >= MAX_LENGTH {
+            DecodeError::TooLong
+        } else {
+            DecodeError::TooShort
         }
-        Ok(value)
+    }
+
+    /// A little-endian number of 0, 1, 2, 4 or 8 bytes.
+    #[inline]
+    pub fn unsigned(&mut self, size: u8) -> Result<u64, DecodeError> {
+        Ok(match size {
+            0 => 0,
+            1 => self.u8()?.into(),
+            2 => u16::from_le_bytes(self.array()?).into(),
+            4 => u32::from_le_bytes(self.array()?).into(),
+            _ => u64::from_le_bytes(self.array()?),
+        })
     }
 
     /// The same, sign-extended.
+    #[inline]
     pub fn signed(&mut self, size: u8) -> Result<i64, DecodeError> {
         Ok(sign_extend(self.unsigned(size)?, size) as i64)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let rest = self
+            .bytes
+            .get(self.position..)
+            .and_then(|rest| rest.first_chunk());
+        let Some(array) = rest else {
+            return Err(self.end());
+        };
+        self.position += N;
+        Ok(*array)
     }
 }
 
@@ -149,7 +180,9 @@ impl Prefixes {
                 prefixes.rex = byte;
                 continue;
             }
-            if !prefixes.take_legacy(byte) {
+            // Most opcodes are told from a legacy prefix by one look at their row.
+            const ROWS: u16 = 1 << 2 | 1 << 3 | 1 << 6 | 1 << 0xf;
+            if ROWS >> (byte >> 4) & 1 == 0 || !prefixes.take_legacy(byte) {
                 return Ok((prefixes, byte));
             }
             // A REX prefix counts only directly before the opcode.

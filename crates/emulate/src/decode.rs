@@ -156,7 +156,7 @@ impl Decoder<'_> {
         let Operand::Memory(memory) = modrm.operand else {
             return Err(unsupported(opcode));
         };
-        let register = Register::new(modrm.reg, register_size, &self.prefixes);
+        let register = Register::new(modrm.reg, register_size, self.prefixes.rex != 0);
         Ok(Instruction {
             register,
             ..self.build(operation, size, memory)

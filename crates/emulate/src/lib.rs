@@ -4,6 +4,7 @@
 //! * [`Emulation`] carries one out as a state machine that hands each memory access to its caller
 //!   and continues with the answer, whenever that comes: an access that the Device Model answers
 //!   takes an arbitrary time and the vCPU's thread sleeps meanwhile.
+//! * [`PlainMov`] is a short cut for the commonest of them.
 //! * [`System::decode`] gives operands and length of privileged instructions, for processors whose
 //!   exits do not report them.
 //! * [`StringIo`] is INS and OUTS.
@@ -23,6 +24,7 @@ mod decode;
 mod emulation;
 mod operand;
 pub mod paging;
+mod plain;
 mod string_io;
 mod system;
 #[cfg(test)]
@@ -32,5 +34,6 @@ pub use bytes::{DecodeError, MAX_LENGTH, Mode};
 pub use decode::Instruction;
 pub use emulation::{Emulation, Step};
 pub use operand::{MemoryOperand, Operand, Registers, Segment};
+pub use plain::PlainMov;
 pub use string_io::StringIo;
 pub use system::{System, SystemOp, is_vmcall, length};

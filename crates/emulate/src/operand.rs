@@ -85,8 +85,8 @@ impl Register {
     /// The register with this number in an operand of `size` bytes. Without any REX prefix byte
     /// registers 4..=7 are AH, CH, DH and BH.
     #[inline]
-    pub fn new(number: u8, size: u8, prefixes: &Prefixes) -> Self {
-        let high = size == 1 && prefixes.rex == 0 && number >= 4;
+    pub fn new(number: u8, size: u8, has_rex: bool) -> Self {
+        let high = size == 1 && !has_rex && number >= 4;
         Self {
             number: if high { number - 4 } else { number },
             high,
@@ -233,35 +233,50 @@ impl ModRm {
 }
 
 /// 32- and 64-bit addressing (SDM 2A, tables 2-2 and 2-3).
+#[inline]
 fn memory(
     cursor: &mut Cursor<'_>,
     prefixes: &Prefixes,
     mode: u8,
     rm: u8,
 ) -> Result<MemoryOperand, DecodeError> {
-    let mut operand = MemoryOperand::new(prefixes, rm | prefixes.rex_b(), 0);
+    let mut base = rm | prefixes.rex_b();
     let mut base_field = rm;
+    let (mut index, mut scale) = (NONE, 0);
     if rm == 4 {
         let sib = cursor.u8()?;
         base_field = sib & 7;
-        operand.base = base_field | prefixes.rex_b();
-        operand.scale = sib >> 6;
-        let index = sib >> 3 & 7 | prefixes.rex_x();
-        if index != 4 {
-            operand.index = index;
+        base = base_field | prefixes.rex_b();
+        scale = sib >> 6;
+        let number = sib >> 3 & 7 | prefixes.rex_x();
+        if number != 4 {
+            index = number;
         }
     }
-    let mut displacement_size = [0, 1, 4][usize::from(mode.min(2))];
-    if mode == 0 && base_field == 5 {
-        displacement_size = 4;
-        let relative = rm == 5 && prefixes.mode == Mode::Bits64;
-        operand.base = if relative { RIP } else { NONE };
-    }
-    if prefixes.segment.is_none() && matches!(operand.base, 4 | 5) {
-        operand.segment = Segment::Ss;
-    }
-    operand.displacement = cursor.signed(displacement_size)?;
-    Ok(operand)
+    let displacement = match mode {
+        0 if base_field == 5 => {
+            let relative = rm == 5 && prefixes.mode == Mode::Bits64;
+            base = if relative { RIP } else { NONE };
+            cursor.signed(4)?
+        }
+        0 => 0,
+        1 => cursor.signed(1)?,
+        _ => cursor.signed(4)?,
+    };
+    let default = if matches!(base, 4 | 5) {
+        Segment::Ss
+    } else {
+        Segment::Ds
+    };
+    Ok(MemoryOperand {
+        base,
+        index,
+        scale,
+        address_size: prefixes.address_bytes(),
+        segment: prefixes.segment.unwrap_or(default),
+        mode: prefixes.mode,
+        displacement,
+    })
 }
 
 /// 16-bit addressing (SDM 2A, table 2-1).

@@ -257,6 +257,66 @@ proptest! {
     }
 }
 
+/// Bytes as compilers make them for device accesses.
+fn plain_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let rex = prop_oneof![Just(None), (0x40u8..0x50).prop_map(Some)];
+    let opcodes: Vec<&[u8]> = vec![
+        &[0x88],
+        &[0x89],
+        &[0x8a],
+        &[0x8b],
+        &[0xc6],
+        &[0xc7],
+        &[0x0f, 0xb6],
+        &[0x0f, 0xb7],
+    ];
+    let opcode = prop::sample::select(opcodes);
+    (
+        any::<bool>(),
+        rex,
+        opcode,
+        prop::array::uniform11(any::<u8>()),
+    )
+        .prop_map(|(operand16, rex, opcode, tail)| {
+            let mut bytes = if operand16 { vec![0x66] } else { vec![] };
+            bytes.extend(rex);
+            bytes.extend(opcode);
+            bytes.extend(tail);
+            bytes
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn the_short_way_does_what_the_long_one_does(
+        bytes in prop_oneof![plain_bytes(), bytes()],
+        cut in 0usize..20,
+        mode in mode(),
+        regs in regs(),
+        value: u64,
+    ) {
+        let bytes = &bytes[..bytes.len().min(cut)];
+        let Some(plain) = PlainMov::decode(bytes, mode) else { return Ok(()) };
+        let whole = Instruction::decode(bytes, mode).expect("known to the long way");
+        prop_assert_eq!((plain.length(), plain.size()), (whole.length(), whole.size()));
+        let (mut emulation, step) = Emulation::start(whole, &regs);
+        let stored = if let Step::Store { value, .. } = step { Some(value) } else { None };
+        prop_assert_eq!(plain.stored(&regs), stored);
+        let (mut short, mut long) = (regs.clone(), regs);
+        plain.complete(&mut short, value);
+        prop_assert_eq!(emulation.resume(&mut long, value), Step::Done { advance_rip: true });
+        prop_assert_eq!(short, long);
+    }
+
+    #[test]
+    fn the_short_way_knows_what_compilers_make(bytes in plain_bytes()) {
+        let known = Instruction::decode(&bytes, Mode::Bits64).is_ok();
+        prop_assert_eq!(PlainMov::decode(&bytes, Mode::Bits64).is_some(), known);
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_decoded_or_refused_and_end(
