@@ -1,2 +1,41 @@
-//! Being written.
-fn main() {}
+//! The ACRN Type-1 hypervisor.
+//!
+//! One image for every machine: it boots by multiboot, takes the machine over, starts a Service
+//! VM that owns what is left, and serves the hypercalls by which that VM creates others.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`arch`] | the host machine: boot code, tables, interrupt controllers, clock, UART |
+//! | [`virt`] | the vendor contract and its siblings |
+//! | [`memory`] | pool, page ownership, access to guest memory |
+//! | [`percpu`], [`run`] | data and loop of each physical CPU |
+//! | [`vm`], [`vcpu`] | the structures of a VM |
+//! | [`exit`] | what happens on each exit |
+//! | [`irq`], [`pci`] | pass-through of interrupts and of PCI functions |
+//! | [`lifecycle`], [`service`] | states of VMs; making the Service VM |
+//! | [`console`], [`shell`], [`log`], [`stats`] | what people see |
+#![no_std]
+#![no_main]
+
+#[macro_use]
+mod log;
+
+mod arch;
+mod boot;
+mod console;
+mod exit;
+mod irq;
+mod lifecycle;
+mod memory;
+mod pci;
+mod percpu;
+mod run;
+mod runtime;
+mod service;
+mod shell;
+mod stats;
+mod vcpu;
+mod virt;
+mod vm;
+
+pub use boot::rust_main;

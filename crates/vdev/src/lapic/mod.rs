@@ -151,7 +151,14 @@ impl VLapic {
     /// One tick of the timer clock, before the divider, is `1 << timer_clock_shift` ticks of the
     /// guest's TSC (0..=16; larger values act as 16).
     pub fn new(apic_id: u32, is_bsp: bool, timer_clock_shift: u8) -> Self {
-        let mut lapic = Self {
+        let mut lapic = Self::unconnected(apic_id, is_bsp, timer_clock_shift);
+        lapic.reset();
+        lapic
+    }
+
+    /// As [`new`](Self::new) but with the LINT pins not wired yet, for static tables.
+    pub const fn unconnected(apic_id: u32, is_bsp: bool, timer_clock_shift: u8) -> Self {
+        Self {
             irr: VectorSet::EMPTY,
             isr: VectorSet::EMPTY,
             tmr: VectorSet::EMPTY,
@@ -171,9 +178,7 @@ impl VLapic {
             esr: 0,
             esr_pending: 0,
             timer: Timer::new(timer_clock_shift),
-        };
-        lapic.reset();
-        lapic
+        }
     }
 
     /// INIT: every register but the APIC id and `IA32_APIC_BASE` goes back to its power-on value

@@ -48,12 +48,16 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    pub(super) fn new(clock_shift: u8) -> Self {
+    pub(super) const fn new(clock_shift: u8) -> Self {
         Self {
             mode: TimerMode::OneShot,
             initial: 0,
             divide: 0,
-            clock_shift: clock_shift.min(MAX_CLOCK_SHIFT),
+            clock_shift: if clock_shift < MAX_CLOCK_SHIFT {
+                clock_shift
+            } else {
+                MAX_CLOCK_SHIFT
+            },
             deadline: 0,
         }
     }

@@ -1,0 +1,166 @@
+//! The host's local APIC, in x2APIC mode where the CPU has it, by memory otherwise.
+
+use super::cpu::{self, msr};
+use crate::percpu;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Vector of the hypervisor's own timer.
+pub const TIMER_VECTOR: u8 = 0xf0;
+/// Vector that makes another CPU look at its requests.
+pub const KICK_VECTOR: u8 = 0xf1;
+/// Vector of the hypervisor's UART.
+pub const UART_VECTOR: u8 = 0xf2;
+/// Spurious interrupt vector.
+pub const SPURIOUS_VECTOR: u8 = 0xff;
+
+/// Physical address of the registers in xAPIC mode.
+pub const XAPIC_BASE: u64 = 0xfee0_0000;
+
+static X2APIC: AtomicBool = AtomicBool::new(false);
+/// LAPIC timer ticks per 2^32 TSC ticks.
+static TIMER_RATIO: AtomicU64 = AtomicU64::new(0);
+
+mod register {
+    pub const ID: u32 = 0x02;
+    pub const TPR: u32 = 0x08;
+    pub const EOI: u32 = 0x0b;
+    pub const SVR: u32 = 0x0f;
+    pub const ICR: u32 = 0x30;
+    pub const ICR_HIGH: u32 = 0x31;
+    pub const LVT_TIMER: u32 = 0x32;
+    pub const LVT_LINT0: u32 = 0x35;
+    pub const LVT_LINT1: u32 = 0x36;
+    pub const LVT_ERROR: u32 = 0x37;
+    pub const INITIAL_COUNT: u32 = 0x38;
+    pub const CURRENT_COUNT: u32 = 0x39;
+    pub const DIVIDE: u32 = 0x3e;
+}
+
+/// Whether the host's local APICs run in x2APIC mode.
+pub fn is_x2apic() -> bool {
+    X2APIC.load(Ordering::Relaxed)
+}
+
+fn read(register: u32) -> u32 {
+    if is_x2apic() {
+        cpu::rdmsr(msr::X2APIC_BASE + register) as u32
+    } else {
+        let address = (XAPIC_BASE + u64::from(register) * 16) as *const u32;
+        // SAFETY: the local APIC page is mapped uncached and belongs to the hypervisor.
+        unsafe { address.read_volatile() }
+    }
+}
+
+fn write(register: u32, value: u32) {
+    if is_x2apic() {
+        // SAFETY: local APIC registers do not touch memory.
+        unsafe { cpu::wrmsr(msr::X2APIC_BASE + register, value.into()) };
+    } else {
+        let address = (XAPIC_BASE + u64::from(register) * 16) as *mut u32;
+        // SAFETY: the local APIC page is mapped uncached and belongs to the hypervisor.
+        unsafe { address.write_volatile(value) }
+    }
+}
+
+/// Turns the local APIC of this CPU on, all local vectors masked.
+pub fn initialise() {
+    let base = cpu::rdmsr(msr::APIC_BASE);
+    let mut wanted = base & 0xfff | XAPIC_BASE | 1 << 11;
+    if cpu::has_x2apic() {
+        X2APIC.store(true, Ordering::Relaxed);
+        wanted |= 1 << 10;
+    }
+    if base & 1 << 10 != 0 {
+        X2APIC.store(true, Ordering::Relaxed);
+        wanted |= 1 << 10;
+    }
+    // SAFETY: turns on the APIC that the hypervisor owns, at its architectural address.
+    unsafe { cpu::wrmsr(msr::APIC_BASE, wanted) };
+    write(register::SVR, 0x100 | u32::from(SPURIOUS_VECTOR));
+    write(register::TPR, 0);
+    write(register::LVT_TIMER, 1 << 16 | u32::from(TIMER_VECTOR));
+    write(register::LVT_LINT0, 1 << 16);
+    // NMI on LINT1, as the firmware of a PC wires it.
+    write(register::LVT_LINT1, 0x400);
+    write(register::LVT_ERROR, 1 << 16);
+    write(register::DIVIDE, 0b1011);
+    write(register::INITIAL_COUNT, 0);
+    write(register::EOI, 0);
+    percpu::current().apic_id.store(id(), Ordering::Relaxed);
+}
+
+/// Id of this CPU's local APIC.
+pub fn id() -> u32 {
+    let raw = read(register::ID);
+    if is_x2apic() { raw } else { raw >> 24 }
+}
+
+/// Ends the interrupt in service.
+#[inline]
+pub fn end_of_interrupt() {
+    write(register::EOI, 0);
+}
+
+fn send(destination: u32, low: u32) {
+    if is_x2apic() {
+        let value = u64::from(destination) << 32 | u64::from(low);
+        // SAFETY: sends an interrupt; vectors and destinations are the hypervisor's own choice.
+        unsafe { cpu::wrmsr(msr::X2APIC_BASE + register::ICR, value) };
+        return;
+    }
+    while read(register::ICR) & 1 << 12 != 0 {
+        core::hint::spin_loop();
+    }
+    write(register::ICR_HIGH, destination << 24);
+    write(register::ICR, low);
+}
+
+/// Sends a fixed interrupt to the CPU with this APIC id.
+pub fn send_fixed(destination: u32, vector: u8) {
+    send(destination, 0x4000 | u32::from(vector));
+}
+
+/// Sends INIT.
+pub fn send_init(destination: u32) {
+    send(destination, 0x4500);
+}
+
+/// Sends a start-up IPI for code at `page` * 4096.
+pub fn send_startup(destination: u32, page: u8) {
+    send(destination, 0x4600 | u32::from(page));
+}
+
+/// Stops all other CPUs by NMI; they see that the hypervisor is crashing.
+pub fn stop_other_cpus() {
+    if percpu::all().len() > 1 {
+        send(0, 0xc_4400);
+    }
+}
+
+/// Measures the timer against the TSC over `tsc_ticks`.
+pub fn calibrate_timer(tsc_ticks: u64) {
+    write(register::LVT_TIMER, 1 << 16 | u32::from(TIMER_VECTOR));
+    write(register::INITIAL_COUNT, u32::MAX);
+    let start = cpu::rdtsc();
+    while cpu::rdtsc() - start < tsc_ticks {}
+    let left = read(register::CURRENT_COUNT);
+    let elapsed = (cpu::rdtsc() - start).max(1);
+    write(register::INITIAL_COUNT, 0);
+    let counted = u64::from(u32::MAX - left).max(1);
+    TIMER_RATIO.store(
+        (u128::from(counted << 32) / u128::from(elapsed)) as u64,
+        Ordering::Relaxed,
+    );
+}
+
+/// Lets the timer raise [`TIMER_VECTOR`] once, `tsc_ticks` from now; `None` stops it.
+pub fn set_timer(tsc_ticks: Option<u64>) {
+    let Some(ticks) = tsc_ticks else {
+        write(register::INITIAL_COUNT, 0);
+        return;
+    };
+    let ratio = TIMER_RATIO.load(Ordering::Relaxed);
+    let count = (u128::from(ticks) * u128::from(ratio) >> 32) as u64 + 1;
+    write(register::LVT_TIMER, u32::from(TIMER_VECTOR));
+    write(register::INITIAL_COUNT, count.min(u32::MAX.into()) as u32);
+}

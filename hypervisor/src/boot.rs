@@ -1,0 +1,228 @@
+//! From the loader's entry to the first guest: the order in which the machine is taken over.
+
+use crate::arch::{self, apic, cpu, exception, ioapic, paging, smp, tsc, uart};
+use crate::memory::BootMemory;
+use crate::{console, log, memory, pci, percpu, run, service, virt};
+use acrn_abi::{Hpa, PcpuId};
+use acrn_acpi::Platform;
+use acrn_boot::cmdline::{Options, Uart};
+use acrn_boot::{BootInfo, multiboot};
+use acrn_memory::{HostMap, MemoryKind, Owner};
+use core::sync::atomic::Ordering;
+use spin::{Mutex, Once};
+
+/// What the loader said; large, so not on a stack.
+static INFO: Mutex<BootInfo> = Mutex::new(BootInfo::new());
+/// What the firmware's tables say.
+static PLATFORM: Once<Platform> = Once::new();
+
+/// The machine's tables; there after start-up.
+pub fn platform() -> Option<&'static Platform> {
+    PLATFORM.get()
+}
+
+/// Entered by the assembly code on the bootstrap processor.
+pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
+    tsc::mark_start();
+    exception::build_table();
+    percpu::install(PcpuId(0));
+    let mut info = INFO.lock();
+    let parsed = multiboot::parse(&BootMemory, magic, Hpa(information.into()), &mut info);
+    let options_text = info.cmdline;
+    let options = Options::parse(&options_text);
+    open_console(&options);
+    if let Err(error) = parsed {
+        stop(format_args!("{error}"));
+    }
+    info!(
+        "acrn-rs {} starts; loader {}",
+        env!("CARGO_PKG_VERSION"),
+        info.loader
+    );
+    for problem in &options.problems {
+        warning!("{problem}");
+    }
+    check_processor();
+    lay_out_memory(&info);
+    let platform = read_tables(&info);
+    let source = tsc::calibrate(
+        platform
+            .fadt
+            .as_ref()
+            .and_then(|f| f.pm_timer)
+            .and_then(|r| r.port()),
+    );
+    info!("TSC at {} kHz by {source}", tsc::khz());
+    take_interrupts(platform);
+    if let Err(error) = paging::build(pci::initialise(platform)) {
+        stop(format_args!("no memory for page tables: {error:?}"));
+    }
+    paging::protect_this_cpu();
+    apic::initialise();
+    apic::calibrate_timer(tsc::from_ms(2));
+    if let Err(error) = memory::build_ownership(Owner::Vm(crate::vm::service().id)) {
+        stop(format_args!(
+            "no memory for the ownership map: {} bytes wanted",
+            error.wanted
+        ));
+    }
+    start_processors(platform);
+    console::enable_input(platform);
+    announce_protection(platform);
+    match service::launch(&info, platform) {
+        Ok(()) => {}
+        Err(error) => error!("no Service VM: {error}"),
+    }
+    drop(info);
+    run::enter(PcpuId(0))
+}
+
+/// Says why on the console and stops.
+fn stop(reason: core::fmt::Arguments<'_>) -> ! {
+    error!("{reason}; stopped");
+    cpu::halt_forever()
+}
+
+fn open_console(options: &Options<'_>) {
+    let location = match options.uart {
+        Uart::Unspecified => uart::Location::Port(0x3f8),
+        Uart::Disabled => uart::Location::Disabled,
+        Uart::Port(port) => uart::Location::Port(port),
+        Uart::Mmio(address) => uart::Location::Memory(address.get(), 4),
+        Uart::Pci(bdf) => pci::find_uart(bdf).unwrap_or(uart::Location::Port(0x3f8)),
+    };
+    uart::initialise(location);
+    if let Some(level) = options.loglevel {
+        log::set_level(level);
+    }
+}
+
+fn check_processor() {
+    let mut complete = true;
+    for feature in cpu::required_features().iter().filter(|f| !f.present) {
+        error!("this CPU lacks {}", feature.name);
+        complete = false;
+    }
+    match virt::detect() {
+        Ok(name) => info!("virtualization by {name}"),
+        Err(missing) => {
+            complete = false;
+            for feature in missing {
+                error!("this CPU lacks {feature}");
+            }
+        }
+    }
+    if !complete {
+        stop(format_args!("the hypervisor cannot run on this CPU"));
+    }
+    if !cpu::has_smep() || !cpu::has_smap() {
+        warning!("this CPU lacks SMEP or SMAP: guest memory is not fenced off by hardware");
+    }
+}
+
+/// Takes the memory map over; modules stay where they are until they have been loaded.
+fn lay_out_memory(info: &BootInfo) {
+    let mut map = HostMap::new();
+    for range in &info.memory {
+        let kind = MemoryKind::from_e820(range.kind.0);
+        if map.insert(range.base, range.size, kind).is_err() {
+            warning!("memory range {} + {:#x} ignored", range.base, range.size);
+        }
+    }
+    let image = arch::boot::image();
+    // To the next 2 MiB: nested tables then need no small page at its end.
+    let end = image.end.next_multiple_of(2 << 20);
+    let _ = map.set(Hpa(image.start), end - image.start, MemoryKind::Reserved);
+    for module in &info.modules {
+        let start = module.start.align_down(acrn_abi::PAGE_SIZE);
+        let size = (module.end.get() - start.get()).next_multiple_of(acrn_abi::PAGE_SIZE);
+        let _ = map.set(start, size, MemoryKind::Reserved);
+    }
+    let usable = map.total(MemoryKind::Usable);
+    if let Err(error) = memory::initialise(map) {
+        stop(format_args!(
+            "no {} MiB of free memory below 4 GiB",
+            error.wanted >> 20
+        ));
+    }
+    let (start, size) = memory::pool();
+    info!(
+        "{} MiB of memory; {} MiB at {start} are the hypervisor's",
+        usable >> 20,
+        size >> 20
+    );
+}
+
+fn read_tables(info: &BootInfo) -> &'static Platform {
+    match Platform::discover(&BootMemory, &info.rsdp) {
+        Ok(platform) => PLATFORM.call_once(|| platform),
+        Err(error) => stop(format_args!("ACPI tables: {error}")),
+    }
+}
+
+/// Silences the 8259s and takes the IOAPICs over.
+fn take_interrupts(platform: &Platform) {
+    // SAFETY: masks all inputs of the two legacy interrupt controllers.
+    unsafe {
+        cpu::outb(0x21, 0xff);
+        cpu::outb(0xa1, 0xff);
+    }
+    let found = platform.madt.ioapics.iter();
+    ioapic::initialise(found.map(|c| (c.id, c.address.get(), c.gsi_base.0)));
+}
+
+/// Starts the other CPUs with a trampoline below 1 MiB that no guest sees.
+fn start_processors(platform: &Platform) {
+    let own = percpu::current().apic_id.load(Ordering::Relaxed);
+    let Some(page) = reserve_trampoline() else {
+        warning!("no free page below 640 KiB: only one CPU is used");
+        return;
+    };
+    if paging::set_trampoline(page, true).is_err() {
+        return;
+    }
+    let mut count = 1;
+    for found in platform
+        .madt
+        .cpus
+        .iter()
+        .filter(|c| c.enabled && c.apic_id != own)
+    {
+        if count == percpu::MAX_CPUS {
+            warning!("only {count} CPUs are used");
+            break;
+        }
+        percpu::set_count(count + 1);
+        let id = PcpuId(count as u16);
+        if smp::start(id, found.apic_id, (page.get() >> 12) as u8) {
+            count += 1;
+        } else {
+            warning!("CPU with APIC id {} does not start", found.apic_id);
+        }
+        percpu::set_count(count);
+    }
+    let _ = paging::set_trampoline(page, false);
+    let mode = if apic::is_x2apic() { "x2APIC" } else { "xAPIC" };
+    info!("{count} CPUs, {mode}");
+}
+
+fn reserve_trampoline() -> Option<Hpa> {
+    let page = {
+        let mut guard = memory::HOST_MAP.lock();
+        let map = guard.as_mut()?;
+        let side = acrn_memory::Side::Highest;
+        let page = map.find_free(4096, 4096, Hpa(0x1000), Hpa(0xa_0000), side)?;
+        map.set(page, 4096, MemoryKind::Reserved).ok()?;
+        page
+    };
+    memory::claim(page, 4096).then_some(page)
+}
+
+fn announce_protection(platform: &Platform) {
+    let unit = match (&platform.dmar, &platform.ivrs) {
+        (Some(_), _) => "an Intel IOMMU (DMAR) that is not used yet",
+        (_, Some(_)) => "an AMD IOMMU (IVRS) that is not used yet",
+        _ => "no IOMMU",
+    };
+    warning!("this machine has {unit}: devices of the Service VM can reach all memory by DMA");
+}

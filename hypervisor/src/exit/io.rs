@@ -1,0 +1,249 @@
+//! Port I/O: the hypervisor's own devices, the policy for the rest, string instructions.
+
+use super::{Next, fetch, general_protection, ioreq, page_fault};
+use crate::arch::cpu;
+use crate::vcpu::{Local, Vcpu};
+use crate::virt::{IoExit, gpr};
+use crate::{lifecycle, pci};
+use acrn_abi::PAGE_SIZE;
+use acrn_emulate::StringIo;
+use acrn_emulate::paging::{Access, WalkError};
+
+/// Answer to a port access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Done; a read gives this value.
+    Done(u32),
+    /// The Device Model has to answer.
+    Forward,
+    /// The VM has been stopped by this access.
+    Stop,
+}
+
+/// IN, OUT, INS or OUTS.
+#[inline]
+pub fn handle(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
+    if access.string {
+        return string(vcpu, local, access);
+    }
+    let value = if access.input {
+        0
+    } else {
+        local.registers.gpr[gpr::RAX] as u32
+    };
+    match self::access(
+        vcpu,
+        local,
+        access.port,
+        access.size,
+        (!access.input).then_some(value),
+    ) {
+        Answer::Done(value) => {
+            finish(local, &access, value);
+            Next::Continue
+        }
+        Answer::Forward => ioreq::port(vcpu, local, access, value),
+        Answer::Stop => Next::Block,
+    }
+}
+
+/// Puts the value of an IN into the accumulator and goes on behind the instruction.
+#[inline]
+pub fn finish(local: &mut Local, access: &IoExit, value: u32) {
+    if access.input {
+        let rax = &mut local.registers.gpr[gpr::RAX];
+        *rax = match access.size {
+            1 => *rax & !0xff | u64::from(value & 0xff),
+            2 => *rax & !0xffff | u64::from(value & 0xffff),
+            _ => value.into(),
+        };
+    }
+    local.registers.rip = access.next_rip;
+    local.virt.finish_instruction(&mut local.registers);
+}
+
+fn all_ones(size: u8) -> u32 {
+    match size {
+        1 => 0xff,
+        2 => 0xffff,
+        _ => u32::MAX,
+    }
+}
+
+/// One access of `size` bytes to a port; `write` is the value of a write.
+fn access(
+    vcpu: &'static Vcpu,
+    local: &mut Local,
+    port: u16,
+    size: u8,
+    write: Option<u32>,
+) -> Answer {
+    let vm = vcpu.vm();
+    match port {
+        0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 if size == 1 => Answer::Done(match write {
+            Some(value) => {
+                vm.with_pic(|pic| pic.write(port, value as u8));
+                0
+            }
+            None => vm.with_pic(|pic| pic.read(port)).into(),
+        }),
+        _ if uart_owns(vcpu, port) => Answer::Done(uart(vcpu, port, size, write)),
+        _ if vm.is_service() => service_port(vcpu, local, port, size, write),
+        _ => Answer::Forward,
+    }
+}
+
+#[inline]
+fn uart_owns(vcpu: &Vcpu, port: u16) -> bool {
+    let base = vcpu.vm().uart.lock().port;
+    base != 0 && port.wrapping_sub(base) < 8
+}
+
+/// A wider access reads or writes the registers that it spans, as a bus of bytes does.
+fn uart(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> u32 {
+    let vm = vcpu.vm();
+    let mut value = 0;
+    let before;
+    let after;
+    {
+        let mut uart = vm.uart.lock();
+        let first = (port - uart.port) as u8;
+        before = uart.device.irq();
+        for i in 0..size {
+            let register = first + i;
+            match write {
+                _ if register > 7 => value |= 0xff << (8 * i),
+                Some(v) => uart.device.write(register, (v >> (8 * i)) as u8),
+                None => value |= u32::from(uart.device.read(register)) << (8 * i),
+            }
+        }
+        after = uart.device.irq();
+    }
+    if write.is_some() {
+        crate::console::drain(vm);
+    } else {
+        crate::console::room(vm);
+    }
+    // Draining changes the line too, and looks for itself.
+    if before != after {
+        vm.refresh_uart_line();
+    }
+    value
+}
+
+/// Ports of the Service VM that are not simply the machine's.
+fn service_port(
+    vcpu: &'static Vcpu,
+    local: &mut Local,
+    port: u16,
+    size: u8,
+    write: Option<u32>,
+) -> Answer {
+    match port {
+        0xcf8..=0xcff => match (port, write) {
+            (0xcf9, Some(value)) if size == 1 => {
+                if value & 4 != 0 {
+                    return lifecycle::service_reset(vcpu, "port 0xCF9");
+                }
+                Answer::Done(0)
+            }
+            _ => Answer::Done(pci::port_access(vcpu, port, size, write)),
+        },
+        0x64 => match write {
+            Some(0xfe) => lifecycle::service_reset(vcpu, "the keyboard controller"),
+            _ => Answer::Done(host_port(port, size, write)),
+        },
+        _ if lifecycle::is_power_port(port) => lifecycle::power_port(vcpu, port, size, write),
+        _ if crate::console::is_host_uart_port(port) => Answer::Done(all_ones(size)),
+        _ => {
+            let _ = local;
+            Answer::Done(host_port(port, size, write))
+        }
+    }
+}
+
+/// The machine's own port, for the Service VM, which owns the devices.
+pub fn host_port(port: u16, size: u8, write: Option<u32>) -> u32 {
+    // SAFETY: the ports that belong to the hypervisor were sorted out above. What the Service VM
+    // makes its devices do is its right; see SECURITY.md about their DMA.
+    unsafe {
+        match (size, write) {
+            (1, Some(v)) => cpu::outb(port, v as u8),
+            (2, Some(v)) => cpu::outw(port, v as u16),
+            (_, Some(v)) => cpu::outl(port, v),
+            (1, None) => return cpu::inb(port).into(),
+            (2, None) => return cpu::inw(port).into(),
+            (_, None) => return cpu::inl(port),
+        }
+    }
+    0
+}
+
+/// INS and OUTS, one element each time; a repeated one comes back for the next.
+fn string(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
+    let mut bytes = [0; 15];
+    let count = fetch::instruction(vcpu, local, &mut bytes);
+    let Ok(instruction) = StringIo::decode(&bytes[..count], fetch::mode(local)) else {
+        return general_protection(local);
+    };
+    if instruction.count(&fetch::View(local)) == 0 {
+        local
+            .virt
+            .advance(&mut local.registers, instruction.length.into());
+        return Next::Continue;
+    }
+    let address = instruction.address(&fetch::View(local));
+    let kind = if access.input {
+        Access::Write
+    } else {
+        Access::Read
+    };
+    let gpa = match fetch::translate(vcpu.vm(), local, address, kind) {
+        Ok(gpa) => gpa,
+        Err(error) => return walk_failed(local, error),
+    };
+    // An element across two pages would need two translations; no driver does that.
+    if gpa.page_offset() + u64::from(access.size) > PAGE_SIZE {
+        return general_protection(local);
+    }
+    let mut value = [0; 4];
+    let size = usize::from(access.size.min(4));
+    if !access.input && !vcpu.vm().read(gpa, &mut value[..size]) {
+        return general_protection(local);
+    }
+    let written = u32::from_le_bytes(value);
+    let write = (!access.input).then_some(written);
+    match self::access(vcpu, local, access.port, access.size, write) {
+        Answer::Done(value) => finish_string(vcpu, local, &instruction, gpa, value),
+        Answer::Forward => ioreq::string_port(vcpu, local, access, instruction, gpa, written),
+        Answer::Stop => Next::Block,
+    }
+}
+
+/// Stores what was read and moves on to the next element or instruction.
+pub fn finish_string(
+    vcpu: &Vcpu,
+    local: &mut Local,
+    instruction: &StringIo,
+    gpa: acrn_abi::Gpa,
+    value: u32,
+) -> Next {
+    let size = usize::from(instruction.size.min(4));
+    if !instruction.write && !vcpu.vm().write(gpa, &value.to_le_bytes()[..size]) {
+        return general_protection(local);
+    }
+    if instruction.advance(&mut fetch::View(local)) {
+        local
+            .virt
+            .advance(&mut local.registers, instruction.length.into());
+    }
+    Next::Continue
+}
+
+/// Turns a failed guest page walk into the exception that the guest expects.
+pub fn walk_failed(local: &mut Local, error: WalkError) -> Next {
+    match error {
+        WalkError::Fault(fault) => page_fault(local, fault.address, fault.error_code),
+        _ => general_protection(local),
+    }
+}

@@ -1,0 +1,160 @@
+//! Requests to the Device Model: the slot in the shared page, the upcall, and the end of the
+//! instruction once the answer is there (reference: ACRN's `struct acrn_io_request`).
+
+use super::{Next, io, mmio};
+use crate::memory::{load_guest_u32, load_guest_u64, store_guest_u32, write_guest};
+use crate::vcpu::{Local, Vcpu, Wait};
+use crate::virt::IoExit;
+use crate::vm;
+use acrn_abi::hypercall::DEFAULT_UPCALL_VECTOR;
+use acrn_abi::ioreq::{
+    DIRECTION_READ, DIRECTION_WRITE, Kind, MmioRequest, OFFSET_PAYLOAD, OFFSET_PROCESSED,
+    PioRequest, SLOT_SIZE, State,
+};
+use acrn_abi::{Gpa, Hpa, Vector};
+use acrn_emulate::{Emulation, StringIo};
+use core::sync::atomic::{AtomicU8, Ordering};
+use zerocopy::IntoBytes;
+
+/// Vector of the upcall into the Service VM.
+pub static UPCALL_VECTOR: AtomicU8 = AtomicU8::new(DEFAULT_UPCALL_VECTOR);
+
+/// The instruction that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub enum PendingIo {
+    /// None.
+    None,
+    /// IN or OUT.
+    Port(IoExit),
+    /// INS or OUTS: the element's memory.
+    StringPort(StringIo, Gpa),
+    /// A memory access.
+    Memory(Emulation),
+    /// The VM is ending; no instruction goes on.
+    Ending,
+}
+
+fn slot(vcpu: &Vcpu) -> Option<Hpa> {
+    let page = vcpu.vm().ioreq_page.load(Ordering::Acquire);
+    (page != 0).then(|| Hpa(page + (vcpu.id.index() * SLOT_SIZE) as u64))
+}
+
+/// Fills the vCPU's slot, tells the Service VM and waits.
+fn submit(vcpu: &Vcpu, kind: Kind, payload: &[u8]) -> Next {
+    let Some(slot) = slot(vcpu) else {
+        vcpu.set_wait(Wait::Stopped);
+        return Next::Block;
+    };
+    vcpu.set_wait(Wait::Io);
+    let header = [kind.0, 0];
+    write_guest(slot, header.as_bytes());
+    write_guest(Hpa(slot.0 + OFFSET_PAYLOAD as u64), payload);
+    // Last, after all else: from here on the slot is the Service VM's.
+    store_guest_u32(Hpa(slot.0 + OFFSET_PROCESSED as u64), State::PENDING.0);
+    if let Some(target) = vm::service().vcpu(0) {
+        target.post(Vector(UPCALL_VECTOR.load(Ordering::Relaxed)), false);
+    }
+    vcpu.shared.stats.add(crate::virt::Exit::REASONS - 1, 0);
+    Next::Block
+}
+
+fn submit_port(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> Next {
+    let request = PioRequest {
+        direction: if write.is_some() {
+            DIRECTION_WRITE
+        } else {
+            DIRECTION_READ
+        },
+        reserved: 0,
+        address: port.into(),
+        size: size.into(),
+        value: write.unwrap_or(0),
+        padding: 0,
+    };
+    submit(vcpu, Kind::PORT_IO, request.as_bytes())
+}
+
+/// Asks the Device Model about a port.
+pub fn port(vcpu: &Vcpu, local: &mut Local, access: IoExit, value: u32) -> Next {
+    local.pending_io = PendingIo::Port(access);
+    let mask = if access.size >= 4 {
+        u32::MAX
+    } else {
+        (1 << (8 * access.size)) - 1
+    };
+    submit_port(
+        vcpu,
+        access.port,
+        access.size,
+        (!access.input).then_some(value & mask),
+    )
+}
+
+/// Asks the Device Model about one element of a string instruction.
+pub fn string_port(
+    vcpu: &Vcpu,
+    local: &mut Local,
+    access: IoExit,
+    instruction: StringIo,
+    gpa: Gpa,
+    value: u32,
+) -> Next {
+    local.pending_io = PendingIo::StringPort(instruction, gpa);
+    submit_port(
+        vcpu,
+        access.port,
+        access.size,
+        (!access.input).then_some(value),
+    )
+}
+
+/// Asks the Device Model about a memory access.
+pub fn memory(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> Next {
+    let request = MmioRequest {
+        direction: if write.is_some() {
+            DIRECTION_WRITE
+        } else {
+            DIRECTION_READ
+        },
+        reserved: 0,
+        address: gpa.0,
+        size: size.into(),
+        value: write.unwrap_or(0),
+    };
+    submit(vcpu, Kind::MMIO, request.as_bytes())
+}
+
+/// Tells the Device Model that the VM wants to power off, as a guest's write to PM1a would
+/// (SLP_TYP 5, SLP_EN), after a triple fault or a fatal exit.
+pub fn power_off(vcpu: &Vcpu, local: &mut Local) -> Next {
+    const PM1A_CONTROL: u16 = 0x404;
+    const S5: u32 = 5 << 10 | 1 << 13;
+    local.pending_io = PendingIo::Ending;
+    submit_port(vcpu, PM1A_CONTROL, 2, Some(S5))
+}
+
+/// The answer is there: ends the instruction.
+pub fn complete(vcpu: &'static Vcpu, local: &mut Local) {
+    let Some(slot) = slot(vcpu) else { return };
+    let processed = Hpa(slot.0 + OFFSET_PROCESSED as u64);
+    if load_guest_u32(processed) != Some(State::COMPLETE.0) {
+        // Notified without an answer: keep waiting, whoever notified owes it still.
+        return;
+    }
+    // The value is at the same place for ports and memory (offset 24 of the payload).
+    let value = load_guest_u64(Hpa(slot.0 + OFFSET_PAYLOAD as u64 + 24)).unwrap_or(u64::MAX);
+    store_guest_u32(processed, State::FREE.0);
+    vcpu.set_wait(Wait::Nothing);
+    match core::mem::replace(&mut local.pending_io, PendingIo::None) {
+        PendingIo::None => {}
+        PendingIo::Port(access) => io::finish(local, &access, value as u32),
+        PendingIo::StringPort(instruction, gpa) => {
+            io::finish_string(vcpu, local, &instruction, gpa, value as u32);
+        }
+        PendingIo::Memory(mut emulation) => {
+            let step = emulation.resume(&mut super::fetch::View(local), value);
+            mmio::proceed(vcpu, local, emulation, step, None);
+        }
+        PendingIo::Ending => vcpu.set_wait(Wait::Stopped),
+    }
+}

@@ -1,0 +1,252 @@
+//! Accesses to guest addresses without memory: the interrupt controllers, PCI configuration by
+//! ECAM, MSI-X tables, device memory of the Service VM that is mapped on first use, and for User
+//! VMs the Device Model.
+
+use super::ioreq::{self, PendingIo};
+use super::{Next, fetch, general_protection, io};
+use crate::vcpu::{Local, Vcpu, guest_tsc};
+use crate::virt::NestedFault;
+use crate::{irq, lifecycle, memory, pci};
+use acrn_abi::{Gpa, Gva, Hpa};
+use acrn_emulate::paging::Access;
+use acrn_emulate::{Emulation, Instruction, Step};
+use acrn_memory::{Access as MapAccess, MemType};
+use acrn_vdev::ioapic::IoApicAction;
+use acrn_vdev::lapic::{APIC_BASE_ADDRESS, Mode};
+
+/// Answer to one access.
+pub enum Answer {
+    /// Done; a read gives this value.
+    Done(u64),
+    /// The Device Model has to answer.
+    Forward,
+}
+
+/// Nested page fault.
+pub fn handle(vcpu: &'static Vcpu, local: &mut Local, fault: NestedFault) -> Next {
+    if vcpu.vm().is_service() && map_device_memory(vcpu, fault.gpa) {
+        return Next::Continue;
+    }
+    if fault.fetch || fault.page_walk {
+        return lifecycle::fatal(
+            vcpu,
+            local,
+            "code or page tables where the VM has no memory",
+            crate::virt::Exit::NestedFault(fault),
+        );
+    }
+    let mut bytes = [0; 15];
+    let count = fetch::instruction(vcpu, local, &mut bytes);
+    let instruction = match Instruction::decode(&bytes[..count], fetch::mode(local)) {
+        Ok(instruction) => instruction,
+        Err(error) => {
+            if crate::log::limited() {
+                crate::warning!(
+                    "vm{} vcpu{} rip {:#x}: cannot emulate {:02x?} for {}: {error:?}; #GP",
+                    vcpu.vm_id(),
+                    vcpu.id,
+                    local.registers.rip,
+                    &bytes[..count.min(8)],
+                    fault.gpa
+                );
+            }
+            return general_protection(local);
+        }
+    };
+    let (emulation, step) = Emulation::start(instruction, &fetch::View(local));
+    proceed(vcpu, local, emulation, step, Some(fault.gpa))
+}
+
+/// Carries steps out until the instruction is complete or one has to wait.
+pub fn proceed(
+    vcpu: &'static Vcpu,
+    local: &mut Local,
+    mut emulation: Emulation,
+    mut step: Step,
+    known: Option<Gpa>,
+) -> Next {
+    loop {
+        let (address, size, write) = match step {
+            Step::Load { address, size } => (address, size, None),
+            Step::Store {
+                address,
+                size,
+                value,
+            } => (address, size, Some(value)),
+            Step::Done { advance_rip } => {
+                if advance_rip {
+                    let length = emulation.instruction().length();
+                    local.virt.advance(&mut local.registers, length.into());
+                }
+                return Next::Continue;
+            }
+        };
+        let gpa = match locate(vcpu, local, address, write.is_some(), known) {
+            Ok(gpa) => gpa,
+            Err(next) => return next,
+        };
+        let value = match access(vcpu, local, gpa, size, write) {
+            Answer::Done(value) => value,
+            Answer::Forward => {
+                local.pending_io = PendingIo::Memory(emulation);
+                return ioreq::memory(vcpu, gpa, size, write);
+            }
+        };
+        step = emulation.resume(&mut fetch::View(local), value);
+    }
+}
+
+/// Guest physical address of an operand. The exit tells the one that faulted; others are walked.
+#[inline]
+fn locate(
+    vcpu: &Vcpu,
+    local: &mut Local,
+    address: Gva,
+    write: bool,
+    known: Option<Gpa>,
+) -> Result<Gpa, Next> {
+    if let Some(gpa) = known {
+        if gpa.page_offset() == address.page_offset() {
+            return Ok(gpa);
+        }
+    }
+    let kind = if write { Access::Write } else { Access::Read };
+    fetch::translate(vcpu.vm(), local, address, kind).map_err(|e| io::walk_failed(local, e))
+}
+
+/// One access of `size` bytes.
+pub fn access(
+    vcpu: &'static Vcpu,
+    local: &mut Local,
+    gpa: Gpa,
+    size: u8,
+    write: Option<u64>,
+) -> Answer {
+    let page = gpa.align_down(acrn_abi::PAGE_SIZE);
+    if page.0 == APIC_BASE_ADDRESS && local.lapic.mode() == Mode::XApic {
+        return Answer::Done(local_apic(vcpu, local, gpa, size, write));
+    }
+    if let Some(value) = ioapic(vcpu, gpa, size, write) {
+        return Answer::Done(value);
+    }
+    if let Some(value) = memory_operand(vcpu, gpa, size, write) {
+        return Answer::Done(value);
+    }
+    if !vcpu.vm().is_service() {
+        return Answer::Forward;
+    }
+    if let Some(value) = pci::memory_access(vcpu, gpa, size, write) {
+        return Answer::Done(value);
+    }
+    refused(vcpu, local, gpa, write)
+}
+
+#[cold]
+fn refused(vcpu: &Vcpu, local: &Local, gpa: Gpa, write: Option<u64>) -> Answer {
+    if crate::log::limited() {
+        let what = if write.is_some() {
+            "write to"
+        } else {
+            "read of"
+        };
+        crate::warning!(
+            "vm{} vcpu{} rip {:#x}: {what} {gpa} refused: not the VM's",
+            vcpu.vm_id(),
+            vcpu.id,
+            local.registers.rip
+        );
+    }
+    Answer::Done(u64::MAX)
+}
+
+/// An operand in the guest's own memory, as the other side of a MOVS.
+fn memory_operand(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> Option<u64> {
+    vcpu.vm().translate(gpa)?;
+    let size = usize::from(size.min(8));
+    let mut bytes = write.unwrap_or(0).to_le_bytes();
+    let done = match write {
+        Some(_) => vcpu.vm().write(gpa, &bytes[..size]),
+        None => vcpu.vm().read(gpa, &mut bytes[..size]),
+    };
+    done.then(|| u64::from_le_bytes(bytes))
+}
+
+fn local_apic(
+    vcpu: &'static Vcpu,
+    local: &mut Local,
+    gpa: Gpa,
+    size: u8,
+    write: Option<u64>,
+) -> u64 {
+    let offset = gpa.page_offset() as u16;
+    let now = guest_tsc(local);
+    match write {
+        // Registers are written as aligned 32-bit words; hardware leaves the rest undefined.
+        Some(value) if offset & 0xf == 0 && size >= 4 => {
+            let action = local.lapic.write(offset, value as u32, now);
+            irq::act(vcpu, local, action);
+            0
+        }
+        Some(_) => 0,
+        None => {
+            let word = local.lapic.read(offset & !3, now);
+            u64::from(word) >> (8 * (offset & 3))
+        }
+    }
+}
+
+fn ioapic(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> Option<u64> {
+    let vm = vcpu.vm();
+    let mut guard = vm.ioapics.lock();
+    let (_, device) = guard
+        .iter_mut()
+        .find(|(base, _)| gpa.0.wrapping_sub(base.0) < 4096)?;
+    let offset = gpa.page_offset() as u16;
+    let Some(value) = write else {
+        let word = device.read(offset & !3);
+        return Some(u64::from(word) >> (8 * (offset & 3)));
+    };
+    if offset & 3 != 0 || size < 1 {
+        return Some(0);
+    }
+    let action = device.write(offset, value as u32);
+    let base = device.gsi_base().0;
+    if let IoApicAction::RteChanged { pin, delivery, .. } = action {
+        let rte = device.rte(pin);
+        drop(guard);
+        if let Some(delivery) = delivery {
+            vm.deliver(delivery);
+        }
+        if let (true, Some(rte)) = (vm.is_service(), rte) {
+            irq::pin_changed(vm, acrn_abi::Gsi(base + u32::from(pin)), rte);
+        }
+    }
+    Some(0)
+}
+
+/// Device memory above all RAM, such as 64-bit BARs: mapped when the Service VM first uses it.
+fn map_device_memory(vcpu: &Vcpu, gpa: Gpa) -> bool {
+    let limit = 1u64 << crate::arch::cpu::physical_address_bits().min(48);
+    if gpa.0 < memory::top() || gpa.0 >= limit || pci::is_mediated(gpa) {
+        return false;
+    }
+    const CHUNK: u64 = 2 << 20;
+    let start = gpa.align_down(CHUNK);
+    let mut guard = vcpu.vm().nested.lock();
+    let Some(table) = guard.as_mut() else {
+        return false;
+    };
+    if table.translate(gpa).is_some() {
+        return false;
+    }
+    let mapped = table
+        .map(
+            start,
+            Hpa(start.0),
+            CHUNK,
+            MapAccess::RW,
+            MemType::Uncacheable,
+        )
+        .is_ok();
+    mapped && pci::exclude_mediated(table, start, CHUNK)
+}

@@ -1,0 +1,132 @@
+//! What happens on each exit. One line an exit here; the work is in the modules below.
+
+pub mod cpuid;
+pub mod fetch;
+pub mod hypercall;
+pub mod io;
+pub mod ioreq;
+pub mod mmio;
+pub mod msr;
+
+use crate::arch::cpu;
+use crate::vcpu::{Local, Vcpu, Wait};
+use crate::virt::{Event, Exit, exception, gpr};
+use acrn_abi::Gva;
+use core::sync::atomic::Ordering;
+
+pub use ioreq::PendingIo;
+
+/// What the run loop does after an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Enter again.
+    Continue,
+    /// Let others run; ready to go on.
+    Yield,
+    /// Not ready any more.
+    Block,
+}
+
+/// Handles an exit.
+#[inline]
+pub fn handle(vcpu: &'static Vcpu, local: &mut Local, exit: Exit) -> Next {
+    match exit {
+        Exit::Cpuid => cpuid::handle(vcpu, local),
+        Exit::Msr { write } => msr::handle(vcpu, local, write),
+        Exit::Io(access) => io::handle(vcpu, local, access),
+        Exit::NestedFault(fault) => mmio::handle(vcpu, local, fault),
+        Exit::Hlt => halt(vcpu, local),
+        Exit::Pause => skip(local, 2, Next::Yield),
+        Exit::Interrupt | Exit::InterruptWindow | Exit::Nmi => Next::Continue,
+        Exit::NmiWindow => {
+            local.virt.end_nmi();
+            Next::Continue
+        }
+        Exit::Xsetbv => xsetbv(local),
+        // Writing back loses nothing, while INVD would drop other VMs' data.
+        Exit::Wbinvd | Exit::Invd => {
+            cpu::wbinvd();
+            skip(local, 2, Next::Continue)
+        }
+        Exit::Hypercall => hypercall::handle(vcpu, local),
+        Exit::UndefinedOpcode => undefined_opcode(vcpu, local),
+        Exit::Refused => inject(local, exception::UD, None),
+        Exit::Shutdown => crate::lifecycle::triple_fault(vcpu, local),
+        Exit::InvalidState => crate::lifecycle::fatal(vcpu, local, "entry state refused", exit),
+        Exit::Unknown { .. } => crate::lifecycle::fatal(vcpu, local, "unknown exit", exit),
+    }
+}
+
+fn skip(local: &mut Local, length: u64, next: Next) -> Next {
+    local.virt.advance(&mut local.registers, length);
+    next
+}
+
+/// Gives the guest an exception instead of what it wanted.
+pub fn inject(local: &mut Local, vector: u8, code: Option<u32>) -> Next {
+    local.virt.inject(Event::Exception(vector, code));
+    Next::Continue
+}
+
+/// Gives the guest #GP(0).
+pub fn general_protection(local: &mut Local) -> Next {
+    inject(local, exception::GP, Some(0))
+}
+
+/// Gives the guest #PF.
+pub fn page_fault(local: &mut Local, address: Gva, code: u32) -> Next {
+    local.virt.set_cr2(address.0);
+    inject(local, exception::PF, Some(code))
+}
+
+fn halt(vcpu: &Vcpu, local: &mut Local) -> Next {
+    vcpu.set_wait(Wait::Halt);
+    skip(local, 1, Next::Continue)
+}
+
+/// XCR0 as far as the policy allows: x87, SSE, AVX, AVX-512, PKRU.
+pub const XCR0_ALLOWED: u64 = 0b10_1110_0111;
+
+fn xsetbv(local: &mut Local) -> Next {
+    let g = &local.registers.gpr;
+    let value = g[gpr::RDX] << 32 | g[gpr::RAX] & 0xffff_ffff;
+    let index = g[gpr::RCX] as u32;
+    let control = local.virt.control();
+    if control.cr4 & cpu::cr4::OSXSAVE == 0 {
+        return inject(local, exception::UD, None);
+    }
+    let supported = cpu::cpuid(0xd, 0);
+    let supported = u64::from(supported.edx) << 32 | u64::from(supported.eax);
+    let valid = control.cpl == 0
+        && index == 0
+        && value & 1 != 0
+        && value & !(supported & XCR0_ALLOWED) == 0
+        && cpu::try_xsetbv(0, value).is_ok();
+    if !valid {
+        return general_protection(local);
+    }
+    local.xcr0 = value;
+    skip(local, 3, Next::Continue)
+}
+
+/// On AMD, VMCALL of an unmodified guest arrives as #UD.
+fn undefined_opcode(vcpu: &'static Vcpu, local: &mut Local) -> Next {
+    let mut bytes = [0; 15];
+    let count = fetch::instruction(vcpu, local, &mut bytes);
+    if acrn_emulate::is_vmcall(&bytes[..count], fetch::mode(local)) {
+        return hypercall::handle(vcpu, local);
+    }
+    inject(local, exception::UD, None)
+}
+
+/// INIT: the vCPU waits for a start-up IPI afterwards, unless it is the bootstrap processor of
+/// a VM that has not been started, which cannot be here.
+pub fn init_vcpu(vcpu: &Vcpu, local: &mut Local) {
+    local.virt.init(&mut local.registers);
+    local.lapic.reset();
+    local.lapic.publish(&vcpu.vm().identities[vcpu.id.index()]);
+    vcpu.shared.posted.clear();
+    vcpu.shared.deadline.store(u64::MAX, Ordering::Relaxed);
+    local.pending_io = PendingIo::None;
+    vcpu.set_wait(Wait::StartUp);
+}

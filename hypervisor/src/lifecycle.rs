@@ -1,0 +1,287 @@
+//! Life and death of VMs: making vCPUs, stopping, power, and what happens when a guest goes
+//! wrong. Decisions on states are those of the `acrn-lifecycle` crate.
+
+use crate::arch::cpu;
+use crate::exit::io::Answer;
+use crate::exit::{Next, ioreq, msr};
+use crate::percpu;
+use crate::vcpu::{Local, Vcpu, Wait, XsaveArea};
+use crate::virt::{Exit, Registers, VirtConfig};
+use crate::vm;
+use acrn_abi::{Hpa, PcpuId};
+use acrn_acpi::Platform;
+use acrn_vdev::lapic::VLapic;
+use core::sync::atomic::{AtomicU16, Ordering};
+use spin::Once;
+
+/// I/O permission map: 12 KiB, bit set = intercepted.
+#[repr(C, align(4096))]
+struct IoBitmap([u8; 12288]);
+/// MSR permission map of SVM: 8 KiB, two bits an MSR.
+#[repr(C, align(4096))]
+struct MsrBitmap([u8; 8192]);
+
+static SERVICE_IO: Once<IoBitmap> = Once::new();
+static DENY_IO: IoBitmap = IoBitmap([0xff; 12288]);
+static MSRS: Once<MsrBitmap> = Once::new();
+
+static PM1A: AtomicU16 = AtomicU16::new(0);
+static PM1B: AtomicU16 = AtomicU16::new(0);
+static RESET_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// Ports of the Service VM that the hypervisor looks at; the others are the machine's own.
+pub fn service_io_bitmap() -> u64 {
+    let bitmap = SERVICE_IO.call_once(|| {
+        learn_power_ports();
+        let mut bits = [0u8; 12288];
+        let mut trap = |port: u16| bits[usize::from(port / 8)] |= 1 << (port % 8);
+        [0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1, 0x64]
+            .into_iter()
+            .for_each(&mut trap);
+        (0xcf8..=0xcff).for_each(&mut trap);
+        for base in [PM1A.load(Ordering::Relaxed), PM1B.load(Ordering::Relaxed)] {
+            if base != 0 {
+                (base..base.saturating_add(2)).for_each(&mut trap);
+            }
+        }
+        let reset = RESET_PORT.load(Ordering::Relaxed);
+        if reset != 0 {
+            trap(reset);
+        }
+        let (uart, _) = crate::boot::platform().map_or((0x3f8, acrn_abi::Gsi(4)), |platform| {
+            crate::console::service_uart_line(platform)
+        });
+        (uart..uart + 8).for_each(&mut trap);
+        IoBitmap(bits)
+    });
+    (&raw const *bitmap) as u64
+}
+
+/// Ports of a User VM: none is the machine's.
+pub fn user_io_bitmap() -> u64 {
+    (&raw const DENY_IO) as u64
+}
+
+/// The MSRs that pass through, for every VM (APM volume 2, 15.11).
+pub fn msr_bitmap() -> u64 {
+    let bitmap = MSRS.call_once(|| {
+        let mut bits = [0xffu8; 8192];
+        for index in msr::PASS_THROUGH {
+            let (base, offset) = match index {
+                0..=0x1fff => (0, index),
+                0xc000_0000..=0xc000_1fff => (2048, index - 0xc000_0000),
+                _ => continue,
+            };
+            bits[base + offset as usize / 4] &= !(3 << (offset % 4 * 2));
+        }
+        MsrBitmap(bits)
+    });
+    (&raw const *bitmap) as u64
+}
+
+/// Register pages of units that no VM may see: IOMMUs.
+pub fn hidden_units(_platform: &Platform) -> impl Iterator<Item = Hpa> {
+    core::iter::empty()
+}
+
+/// Sets a vCPU up on a CPU: reset state, own APIC id. `None` when the CPU is full.
+pub fn prepare_vcpu(
+    vcpu: &'static Vcpu,
+    config: &VirtConfig,
+    cpu: PcpuId,
+    apic_id: u32,
+) -> Option<()> {
+    let host = percpu::get(cpu);
+    let slot = host.queue.lock().add(vcpu)?;
+    vcpu.shared.pcpu.store(cpu.0.into(), Ordering::Relaxed);
+    vcpu.shared.slot.store(slot as u32, Ordering::Relaxed);
+    vcpu.shared.stats.clear();
+    // SAFETY: the VM is not running, so nobody else uses the private part.
+    let local = unsafe { vcpu.local() };
+    local.virt.configure(config);
+    local.virt.set_tsc_offset(0);
+    reset_vcpu(vcpu, local, apic_id);
+    vcpu.shared.active.store(true, Ordering::SeqCst);
+    Some(())
+}
+
+/// Reset state of a vCPU; the bootstrap processor waits for registers, others for SIPI.
+pub fn reset_vcpu(vcpu: &Vcpu, local: &mut Local, apic_id: u32) {
+    local.registers = Registers::new();
+    local.virt.init(&mut local.registers);
+    local.lapic = VLapic::new(apic_id, vcpu.id.0 == 0, TIMER_SHIFT);
+    local.lapic.publish(&vcpu.vm().identities[vcpu.id.index()]);
+    local.xsave = XsaveArea([0; 4096]);
+    local.xcr0 = 1;
+    local.tsc_aux = 0;
+    local.msrs = msr::Kept::new();
+    local.pending_io = ioreq::PendingIo::None;
+    vcpu.shared.posted.clear();
+    vcpu.shared.requests.store(0, Ordering::SeqCst);
+    vcpu.shared.deadline.store(u64::MAX, Ordering::Relaxed);
+    vcpu.shared.generation.fetch_add(1, Ordering::SeqCst);
+    vcpu.set_wait(if vcpu.id.0 == 0 {
+        Wait::Nothing
+    } else {
+        Wait::StartUp
+    });
+}
+
+/// The virtual LAPIC timer counts at the TSC rate divided by 2 to this power.
+const TIMER_SHIFT: u8 = 0;
+
+fn learn_power_ports() {
+    let Some(fadt) = crate::boot::platform().and_then(|p| p.fadt.as_ref()) else {
+        return;
+    };
+    let port = |register: Option<acrn_acpi::Register>| register.and_then(|r| r.port()).unwrap_or(0);
+    PM1A.store(port(fadt.pm1a_control), Ordering::Relaxed);
+    PM1B.store(port(fadt.pm1b_control), Ordering::Relaxed);
+    RESET_PORT.store(port(fadt.reset), Ordering::Relaxed);
+}
+
+/// Whether a port controls the machine's power.
+pub fn is_power_port(port: u16) -> bool {
+    let within = |base: u16| base != 0 && port.wrapping_sub(base) < 2;
+    within(PM1A.load(Ordering::Relaxed))
+        || within(PM1B.load(Ordering::Relaxed))
+        || port != 0 && port == RESET_PORT.load(Ordering::Relaxed)
+}
+
+const SLEEP_ENABLE: u32 = 1 << 13;
+
+/// The Service VM uses a power port: what ends the machine is done in order.
+pub fn power_port(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> Answer {
+    let Some(value) = write else {
+        return Answer::Done(crate::exit::io::host_port(port, size, None));
+    };
+    if port == RESET_PORT.load(Ordering::Relaxed) {
+        let fadt = crate::boot::platform().and_then(|p| p.fadt.as_ref());
+        if fadt.is_some_and(|f| u32::from(f.reset_value) == value) {
+            return service_reset(vcpu, "the ACPI reset register");
+        }
+    }
+    let s5 = crate::boot::platform().and_then(|p| p.s5);
+    if size >= 2 && value & SLEEP_ENABLE != 0 {
+        if s5.is_some_and(|s5| value >> 10 & 7 == s5.a.into()) {
+            info!("the Service VM powers the machine off");
+            power_off();
+        }
+        warning!(
+            "the Service VM asks for sleep state {:#x}: not supported",
+            value >> 10 & 7
+        );
+        return Answer::Done(0);
+    }
+    Answer::Done(crate::exit::io::host_port(port, size, write))
+}
+
+/// Stops every other VM.
+fn stop_others(except: Option<&Vcpu>) {
+    for vm in vm::all() {
+        if except.is_none_or(|own| own.vm_id() != vm.id) {
+            vm.stop_running();
+        }
+    }
+}
+
+/// Switches the machine off by ACPI; returns never.
+pub fn power_off() -> ! {
+    let platform = crate::boot::platform();
+    let fadt = platform.and_then(|p| p.fadt.as_ref());
+    if let (Some(fadt), Some(s5)) = (fadt, platform.and_then(|p| p.s5)) {
+        let registers = [(fadt.pm1a_control, s5.a), (fadt.pm1b_control, s5.b)];
+        for (register, kind) in registers {
+            if let Some(port) = register.and_then(|r| r.port()) {
+                // SAFETY: ACPI power-off, which ends the machine.
+                unsafe { cpu::outw(port, (u32::from(kind) << 10 | SLEEP_ENABLE) as u16) };
+            }
+        }
+    }
+    error!("the machine does not switch off by ACPI; stopped");
+    cpu::halt_forever()
+}
+
+/// Resets the machine; returns never.
+pub fn reboot() -> ! {
+    let fadt = crate::boot::platform().and_then(|p| p.fadt.as_ref());
+    if let Some(fadt) = fadt {
+        if let Some(port) = fadt.reset.and_then(|r| r.port()) {
+            // SAFETY: the machine's reset register.
+            unsafe { cpu::outb(port, fadt.reset_value) };
+        }
+    }
+    // SAFETY: the two traditional ways to reset a PC.
+    unsafe {
+        cpu::outb(0xcf9, 0x06);
+        cpu::outb(0x64, 0xfe);
+    }
+    cpu::halt_forever()
+}
+
+/// The Service VM resets itself, and with it the machine, whose devices it drives.
+pub fn service_reset(vcpu: &Vcpu, by: &str) -> Answer {
+    info!("the Service VM resets the machine by {by}");
+    stop_others(Some(vcpu));
+    reboot()
+}
+
+/// A vCPU ran into a triple fault.
+pub fn triple_fault(vcpu: &'static Vcpu, local: &mut Local) -> Next {
+    end_vm(vcpu, local, "triple fault")
+}
+
+/// A vCPU cannot go on: its VM stops, with a dump, and its owner is told.
+pub fn fatal(vcpu: &'static Vcpu, local: &mut Local, reason: &str, exit: Exit) -> Next {
+    error!("vm{} vcpu{}: {reason}: {exit:x?}", vcpu.vm_id(), vcpu.id);
+    end_vm(vcpu, local, reason)
+}
+
+fn end_vm(vcpu: &'static Vcpu, local: &mut Local, reason: &str) -> Next {
+    let vm = vcpu.vm();
+    error!(
+        "vm{} ({}) stops: {reason} on vcpu{}",
+        vm.id,
+        vm.name(),
+        vcpu.id
+    );
+    dump(local);
+    for other in vm.active_vcpus() {
+        if !core::ptr::eq(other, vcpu) {
+            other.set_wait(Wait::Stopped);
+            other.wake();
+        }
+    }
+    if vm.is_service() {
+        vcpu.set_wait(Wait::Stopped);
+        error!("the Service VM is gone; `reboot` in the shell resets the machine");
+        crate::console::detach();
+        return Next::Block;
+    }
+    ioreq::power_off(vcpu, local)
+}
+
+/// Registers of a vCPU in the log.
+fn dump(local: &Local) {
+    let r = &local.registers;
+    let c = local.virt.control();
+    error!(
+        "rip {:#x} rflags {:#x} rsp {:#x} rax {:#x} rcx {:#x} rdx {:#x} rbx {:#x}",
+        r.rip, r.rflags, r.gpr[4], r.gpr[0], r.gpr[1], r.gpr[2], r.gpr[3]
+    );
+    error!(
+        "cr0 {:#x} cr2 {:#x} cr3 {:#x} cr4 {:#x} efer {:#x} cpl {}",
+        c.cr0, c.cr2, c.cr3, c.cr4, c.efer, c.cpl
+    );
+    let _ = local.virt.dump(&mut LogOut);
+}
+
+/// A writer into the console for multi-line dumps.
+struct LogOut;
+
+impl core::fmt::Write for LogOut {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        crate::console::write_log(text);
+        Ok(())
+    }
+}

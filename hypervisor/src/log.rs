@@ -1,0 +1,150 @@
+//! The hypervisor's log: levels, the console and a ring in memory.
+//!
+//! A line is formatted straight to its sinks: no heap, no buffer that could overflow. Lines that
+//! a guest can provoke go through [`limited`].
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use spin::Mutex;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// Somebody must act.
+    Error = 1,
+    /// Something was refused.
+    Warn = 3,
+    /// Life-cycle.
+    Info = 4,
+    /// The rest.
+    Debug = 5,
+}
+
+static CONSOLE_LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+
+/// Size of the log kept in memory, in bytes.
+const RING_SIZE: usize = 16 * 1024;
+
+struct Ring {
+    bytes: [u8; RING_SIZE],
+    next: usize,
+    wrapped: bool,
+}
+
+impl Ring {
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.next] = byte;
+        self.next = (self.next + 1) % RING_SIZE;
+        self.wrapped |= self.next == 0;
+    }
+}
+
+static RING: Mutex<Ring> = Mutex::new(Ring {
+    bytes: [0; RING_SIZE],
+    next: 0,
+    wrapped: false,
+});
+
+/// The console's level.
+pub fn level() -> u8 {
+    CONSOLE_LEVEL.load(Ordering::Relaxed)
+}
+
+/// Sets the console's level: 0 nothing to 6 everything.
+pub fn set_level(level: u8) {
+    CONSOLE_LEVEL.store(level.min(6), Ordering::Relaxed);
+}
+
+struct Sinks<'a> {
+    ring: &'a mut Ring,
+    console: bool,
+}
+
+impl Write for Sinks<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.ring.push(byte);
+        }
+        if self.console {
+            crate::console::write_log(text);
+        }
+        Ok(())
+    }
+}
+
+/// Writes one line; used through the macros.
+pub fn line(level: Level, text: fmt::Arguments<'_>) {
+    let console = level as u8 <= CONSOLE_LEVEL.load(Ordering::Relaxed);
+    let microseconds = crate::arch::tsc::uptime_us();
+    let cpu = crate::percpu::current_id();
+    let name = match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+    };
+    let mut ring = RING.lock();
+    let _ = write!(
+        Sinks {
+            ring: &mut ring,
+            console
+        },
+        "[{:>6}.{:06}][cpu{}] {}: {}\r\n",
+        microseconds / 1_000_000,
+        microseconds % 1_000_000,
+        cpu,
+        name,
+        text
+    );
+}
+
+/// After a crash another CPU may hold the lock for ever: take it away.
+///
+/// # Safety
+/// All other CPUs have been stopped or will not log any more.
+pub unsafe fn force_unlock() {
+    // SAFETY: the caller's duty.
+    unsafe { RING.force_unlock() }
+}
+
+/// Gives the kept log, oldest first, to `sink`.
+pub fn replay(mut sink: impl FnMut(u8)) {
+    let ring = RING.lock();
+    if ring.wrapped {
+        ring.bytes[ring.next..].iter().for_each(|b| sink(*b));
+    }
+    ring.bytes[..ring.next].iter().for_each(|b| sink(*b));
+}
+
+/// Whether a message that a guest can provoke may be printed now: at most 20 in a second.
+pub fn limited() -> bool {
+    static WINDOW: AtomicU64 = AtomicU64::new(0);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let second = crate::arch::tsc::uptime_us() / 1_000_000 + 1;
+    if WINDOW.swap(second, Ordering::Relaxed) != second {
+        COUNT.store(0, Ordering::Relaxed);
+    }
+    COUNT.fetch_add(1, Ordering::Relaxed) < 20
+}
+
+/// Logs an error: somebody must act.
+#[macro_export]
+macro_rules! error {
+    ($($arg:tt)*) => { $crate::log::line($crate::log::Level::Error, format_args!($($arg)*)) };
+}
+/// Logs a refusal.
+#[macro_export]
+macro_rules! warning {
+    ($($arg:tt)*) => { $crate::log::line($crate::log::Level::Warn, format_args!($($arg)*)) };
+}
+/// Logs a step of a life-cycle.
+#[macro_export]
+macro_rules! info {
+    ($($arg:tt)*) => { $crate::log::line($crate::log::Level::Info, format_args!($($arg)*)) };
+}
+/// Logs a detail.
+#[macro_export]
+macro_rules! debug {
+    ($($arg:tt)*) => { $crate::log::line($crate::log::Level::Debug, format_args!($($arg)*)) };
+}

@@ -1,0 +1,417 @@
+//! The host's memory: the boot map, the hypervisor's own pool, page ownership, and the one place
+//! that touches guest memory.
+//!
+//! At boot a contiguous *pool* is cut out of the highest memory below 4 GiB. It serves boot-time
+//! allocations (stacks, page tables, the ownership map) from its start; what remains becomes the
+//! frame pool of the nested tables. Nothing is allocated from anywhere else afterwards.
+//!
+//! All memory is mapped at its physical address. Guest memory is mapped as user pages, so that
+//! with SMAP the only code that can touch it is [`GuestWindow`].
+
+use crate::arch::{boot, cpu};
+use acrn_abi::{Gpa, Hpa, PAGE_SIZE, PhysicalMemory};
+use acrn_memory::{FrameStore, HostMap, MemoryKind, Owner, OwnerMap, Side};
+use arrayvec::ArrayVec;
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use spin::Mutex;
+
+/// Firmware's memory map minus what the hypervisor took.
+pub static HOST_MAP: Mutex<Option<HostMap>> = Mutex::new(None);
+/// Who owns each host page. Set once at boot, before any guest runs.
+pub static OWNERS: Mutex<Option<OwnerMap<'static>>> = Mutex::new(None);
+
+static POOL_START: AtomicU64 = AtomicU64::new(0);
+static POOL_END: AtomicU64 = AtomicU64::new(0);
+static POOL_NEXT: AtomicU64 = AtomicU64::new(0);
+static SMAP: AtomicBool = AtomicBool::new(false);
+static TOP: AtomicU64 = AtomicU64::new(0);
+
+/// The pool could not be laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoMemory {
+    /// Bytes that were wanted.
+    pub wanted: u64,
+}
+
+/// Cuts the pool out of `map` and keeps the map.
+pub fn initialise(mut map: HostMap) -> Result<(), NoMemory> {
+    let top = map.top(MemoryKind::Usable).get();
+    let pages = top.div_ceil(PAGE_SIZE);
+    // Stacks and host tables; two bytes of ownership a page; one table frame for each 2 MiB.
+    let wanted = (4 << 20) + pages * 2 + (top >> 21) * PAGE_SIZE + (2 << 20);
+    let wanted = wanted.next_multiple_of(2 << 20);
+    let start = map
+        .find_free(
+            wanted,
+            2 << 20,
+            Hpa(1 << 20),
+            Hpa(u32::MAX.into()),
+            Side::Highest,
+        )
+        .ok_or(NoMemory { wanted })?;
+    map.set(start, wanted, MemoryKind::Reserved)
+        .map_err(|_| NoMemory { wanted })?;
+    POOL_START.store(start.get(), Ordering::Relaxed);
+    POOL_NEXT.store(start.get(), Ordering::Relaxed);
+    POOL_END.store(start.get() + wanted, Ordering::Relaxed);
+    TOP.store(top.max(1 << 32), Ordering::Relaxed);
+    *HOST_MAP.lock() = Some(map);
+    Ok(())
+}
+
+/// Host physical address range of the pool.
+pub fn pool() -> (Hpa, u64) {
+    let start = POOL_START.load(Ordering::Relaxed);
+    (Hpa(start), POOL_END.load(Ordering::Relaxed) - start)
+}
+
+/// End of the directly mapped host physical addresses: top of memory, at least 4 GiB.
+pub fn top() -> u64 {
+    TOP.load(Ordering::Relaxed)
+}
+
+/// Takes `size` zeroed bytes from the pool, for ever. Boot only; later the rest belongs to
+/// [`Frames`].
+pub fn allocate_boot(size: u64, align: u64) -> Option<Hpa> {
+    let start = POOL_NEXT.load(Ordering::Relaxed).next_multiple_of(align);
+    let end = start.checked_add(size)?;
+    if end > POOL_END.load(Ordering::Relaxed) {
+        return None;
+    }
+    POOL_NEXT.store(end, Ordering::Relaxed);
+    // SAFETY: the range is inside the pool, which nobody else has, and was not given out before.
+    unsafe { core::ptr::write_bytes(start as *mut u8, 0, size as usize) };
+    Some(Hpa(start))
+}
+
+/// Builds the ownership map: usable memory is `owner`'s, the hypervisor's is its own, the rest
+/// are devices. Then opens the frame pool.
+pub fn build_ownership(owner: Owner) -> Result<(), NoMemory> {
+    let pages = (top() / PAGE_SIZE) as usize;
+    let wanted = pages as u64 * 2;
+    let storage = allocate_boot(wanted, PAGE_SIZE).ok_or(NoMemory { wanted })?;
+    // SAFETY: fresh, aligned, zeroed memory of exactly this size that is never given out again.
+    let storage = unsafe { core::slice::from_raw_parts_mut(storage.get() as *mut u16, pages) };
+    let mut owners = OwnerMap::new(storage);
+    let guard = HOST_MAP.lock();
+    let failed = |_| NoMemory { wanted: 0 };
+    owners
+        .set_range(Hpa(0), top(), Owner::Device)
+        .map_err(failed)?;
+    for block in guard.iter().flat_map(|map| map.iter()) {
+        let end = block.start.get() + block.size();
+        if matches!(
+            block.kind,
+            MemoryKind::Usable | MemoryKind::Acpi | MemoryKind::Nvs
+        ) {
+            let start = block.start.get().next_multiple_of(PAGE_SIZE);
+            let end = end & !(PAGE_SIZE - 1);
+            if end > start && end <= top() {
+                owners
+                    .set_range(Hpa(start), end - start, owner)
+                    .map_err(failed)?;
+            }
+        }
+    }
+    let image = boot::image();
+    let end = image.end.next_multiple_of(2 << 20);
+    owners
+        .set_range(Hpa(image.start), end - image.start, Owner::Hypervisor)
+        .map_err(failed)?;
+    let (start, size) = pool();
+    owners
+        .set_range(start, size, Owner::Hypervisor)
+        .map_err(failed)?;
+    drop(guard);
+    *OWNERS.lock() = Some(owners);
+    let next = POOL_NEXT
+        .load(Ordering::Relaxed)
+        .next_multiple_of(PAGE_SIZE);
+    FRAMES.lock().open(next, POOL_END.load(Ordering::Relaxed));
+    Ok(())
+}
+
+static CLAIMED: Mutex<ArrayVec<(u64, u64), 8>> = Mutex::new(ArrayVec::new_const());
+
+/// Ranges taken by [`claim`].
+pub fn claimed_low_pages() -> ArrayVec<(u64, u64), 8> {
+    CLAIMED.lock().clone()
+}
+
+/// Marks a range as the hypervisor's (the trampoline).
+pub fn claim(hpa: Hpa, size: u64) -> bool {
+    if CLAIMED.lock().try_push((hpa.get(), size)).is_err() {
+        return false;
+    }
+    OWNERS
+        .lock()
+        .as_mut()
+        .is_some_and(|owners| owners.set_range(hpa, size, Owner::Hypervisor).is_ok())
+}
+
+/// Whether `address` lies in the hypervisor's image or pool.
+pub fn is_hypervisor_memory(address: u64) -> bool {
+    let image = boot::image();
+    (image.start..image.end).contains(&address)
+        || (POOL_START.load(Ordering::Relaxed)..POOL_END.load(Ordering::Relaxed)).contains(&address)
+}
+
+struct FramePool {
+    /// First frame never given out, and the end.
+    fresh: u64,
+    end: u64,
+    /// Head of the list of returned frames; the first word of a frame is the next one.
+    free: u64,
+    used: u64,
+}
+
+static FRAMES: Mutex<FramePool> = Mutex::new(FramePool {
+    fresh: 0,
+    end: 0,
+    free: 0,
+    used: 0,
+});
+
+impl FramePool {
+    fn open(&mut self, start: u64, end: u64) {
+        self.fresh = start;
+        self.end = end;
+    }
+}
+
+/// The store of nested-table frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Frames;
+
+impl Frames {
+    /// Frames given out, and frames still there.
+    pub fn usage() -> (u64, u64) {
+        let pool = FRAMES.lock();
+        let total = (pool.end - POOL_START.load(Ordering::Relaxed)) / PAGE_SIZE;
+        (pool.used, total.saturating_sub(pool.used))
+    }
+}
+
+impl FrameStore for Frames {
+    fn alloc(&mut self) -> Option<Hpa> {
+        let mut pool = FRAMES.lock();
+        let frame = if pool.free != 0 {
+            let frame = pool.free;
+            // SAFETY: a frame on the free list is the pool's; its first word is the list.
+            pool.free = unsafe { (frame as *const u64).read() };
+            frame
+        } else {
+            let frame = pool.fresh;
+            if frame + PAGE_SIZE > pool.end {
+                return None;
+            }
+            pool.fresh += PAGE_SIZE;
+            frame
+        };
+        pool.used += 1;
+        drop(pool);
+        // SAFETY: the frame is now the caller's alone.
+        unsafe { core::ptr::write_bytes(frame as *mut u8, 0, PAGE_SIZE as usize) };
+        Some(Hpa(frame))
+    }
+
+    fn free(&mut self, table: Hpa) {
+        let mut pool = FRAMES.lock();
+        // SAFETY: a frame that `alloc` gave out and nobody refers to any more.
+        unsafe { (table.get() as *mut u64).write(pool.free) };
+        pool.free = table.get();
+        pool.used -= 1;
+    }
+
+    #[inline]
+    fn read(&self, table: Hpa, index: usize) -> u64 {
+        // SAFETY: `table` is a frame of the pool; the index stays inside it. Other CPUs may write
+        // entries at the same time, hence volatile, as the hardware's walker reads them.
+        unsafe { (table.get() as *const u64).add(index & 511).read_volatile() }
+    }
+
+    #[inline]
+    fn write(&mut self, table: Hpa, index: usize, value: u64) {
+        // SAFETY: as for `read`; the table's lock is held by the caller.
+        unsafe {
+            (table.get() as *mut u64)
+                .add(index & 511)
+                .write_volatile(value)
+        }
+    }
+}
+
+/// Tells this module that SMAP is on.
+pub fn smap_is_on() {
+    SMAP.store(true, Ordering::Relaxed);
+}
+
+/// The window through which guest memory is reached: user pages may be touched while it lives.
+struct GuestWindow;
+
+impl GuestWindow {
+    #[inline(always)]
+    fn open() -> Self {
+        if SMAP.load(Ordering::Relaxed) {
+            // SAFETY: sets RFLAGS.AC, which only lets this CPU touch user pages; closed by Drop.
+            unsafe { asm!("stac", options(nostack)) };
+        }
+        Self
+    }
+}
+
+impl Drop for GuestWindow {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if SMAP.load(Ordering::Relaxed) {
+            // SAFETY: ends what `open` began.
+            unsafe { asm!("clac", options(nostack)) };
+        }
+    }
+}
+
+/// Whether a host range may be touched through the window: mapped, and not the hypervisor's.
+/// Callers have translated a guest address; this is the second lock on the same door.
+fn is_guest_range(hpa: Hpa, length: usize) -> bool {
+    let Some(end) = hpa.checked_add(length as u64) else {
+        return false;
+    };
+    let image = boot::image();
+    let (pool_start, pool_size) = pool();
+    let apart = |start: u64, stop: u64| end.get() <= start || hpa.get() >= stop;
+    end.get() <= top()
+        && apart(image.start, image.end)
+        && apart(pool_start.get(), pool_start.get() + pool_size)
+}
+
+/// Copies guest memory out. `false` when the range may not be read.
+pub fn read_guest(hpa: Hpa, buffer: &mut [u8]) -> bool {
+    if !is_guest_range(hpa, buffer.len()) {
+        return false;
+    }
+    let _window = GuestWindow::open();
+    // SAFETY: the range is mapped and not the hypervisor's; a guest that changes it meanwhile
+    // changes only which bytes are copied.
+    unsafe { copy(hpa.get() as *const u8, buffer.as_mut_ptr(), buffer.len()) };
+    true
+}
+
+/// Copies into guest memory. `false` when the range may not be written.
+pub fn write_guest(hpa: Hpa, bytes: &[u8]) -> bool {
+    if !is_guest_range(hpa, bytes.len()) {
+        return false;
+    }
+    let _window = GuestWindow::open();
+    // SAFETY: the range is mapped and not the hypervisor's.
+    unsafe { copy(bytes.as_ptr(), hpa.get() as *mut u8, bytes.len()) };
+    true
+}
+
+/// `rep movsb` rather than a function of the language: the bytes may change under it.
+unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
+    // SAFETY: the callers checked both ranges.
+    unsafe {
+        asm!("rep movsb", inout("rcx") length => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Moves guest memory inside host memory, for loading images. Ranges may overlap.
+pub fn move_guest(from: Hpa, to: Hpa, length: u64) -> bool {
+    if !is_guest_range(from, length as usize) || !is_guest_range(to, length as usize) {
+        return false;
+    }
+    let _window = GuestWindow::open();
+    // SAFETY: both ranges are mapped and not the hypervisor's; no guest runs yet.
+    unsafe {
+        core::ptr::copy(
+            from.get() as *const u8,
+            to.get() as *mut u8,
+            length as usize,
+        );
+    }
+    true
+}
+
+/// Reads one aligned word of guest memory in one access; for page tables and shared pages.
+#[inline]
+pub fn load_guest_u64(hpa: Hpa) -> Option<u64> {
+    if hpa.get() & 7 != 0 || !is_guest_range(hpa, 8) {
+        return None;
+    }
+    let _window = GuestWindow::open();
+    // SAFETY: aligned, mapped, not the hypervisor's.
+    Some(unsafe { (hpa.get() as *const u64).read_volatile() })
+}
+
+/// Reads one aligned 32-bit word of guest memory in one access.
+#[inline]
+pub fn load_guest_u32(hpa: Hpa) -> Option<u32> {
+    if hpa.get() & 3 != 0 || !is_guest_range(hpa, 4) {
+        return None;
+    }
+    let _window = GuestWindow::open();
+    // SAFETY: aligned, mapped, not the hypervisor's.
+    Some(unsafe { (hpa.get() as *const u32).read_volatile() })
+}
+
+/// Writes one aligned 32-bit word of guest memory after all earlier writes.
+#[inline]
+pub fn store_guest_u32(hpa: Hpa, value: u32) -> bool {
+    if hpa.get() & 3 != 0 || !is_guest_range(hpa, 4) {
+        return false;
+    }
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let _window = GuestWindow::open();
+    // SAFETY: aligned, mapped, not the hypervisor's.
+    unsafe { (hpa.get() as *mut u32).write_volatile(value) };
+    true
+}
+
+/// Host memory as the boot parsers see it: anything that is mapped.
+pub struct BootMemory;
+
+impl PhysicalMemory for BootMemory {
+    fn read(&self, address: Hpa, buffer: &mut [u8]) -> bool {
+        let limit = top().max(1 << 32);
+        match address.checked_add(buffer.len() as u64) {
+            Some(end) if end.get() <= limit => {}
+            _ => return false,
+        }
+        let _window = GuestWindow::open();
+        // SAFETY: the boot page tables map all of the first 4 GiB and later tables all memory;
+        // the copy only reads.
+        unsafe {
+            copy(
+                address.get() as *const u8,
+                buffer.as_mut_ptr(),
+                buffer.len(),
+            )
+        };
+        true
+    }
+}
+
+/// A guest address that its VM does not map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unmapped(pub Gpa);
+
+/// Zeroed frames for tables of the host itself, from the pool.
+pub fn allocate_table() -> Option<Hpa> {
+    allocate_boot(PAGE_SIZE, PAGE_SIZE)
+}
+
+/// Makes sure that the processor is what the module assumes.
+pub fn enable_protection() {
+    let mut value = cpu::read_cr4();
+    if cpu::has_smep() {
+        value |= cpu::cr4::SMEP;
+    }
+    if cpu::has_smap() {
+        value |= cpu::cr4::SMAP;
+        smap_is_on();
+    }
+    // SAFETY: the hypervisor executes no user page and touches them only in a GuestWindow.
+    unsafe { cpu::write_cr4(value) };
+}

@@ -1,0 +1,118 @@
+//! Data of each physical CPU, found through the GS base.
+
+use crate::arch::{cpu, segment::Segments};
+use crate::run::RunQueue;
+use acrn_abi::PcpuId;
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use spin::Mutex;
+
+/// Most physical CPUs that are used; further ones stay off.
+pub const MAX_CPUS: usize = 16;
+
+/// One physical CPU.
+#[repr(C, align(4096))]
+pub struct PerCpu {
+    /// Own address, read through GS.
+    this: AtomicU64,
+    id: AtomicU32,
+    /// Local APIC id.
+    pub apic_id: AtomicU32,
+    /// Set once it runs its loop.
+    pub online: AtomicBool,
+    /// Bit n: the vCPU in slot n of the run queue has something to do. Set by any CPU.
+    pub wake: AtomicU32,
+    /// Set when the run loop must leave its fast path (wake, membership, timer).
+    pub attention: AtomicBool,
+    /// vCPUs of this CPU.
+    pub queue: Mutex<RunQueue>,
+    /// Interrupt counters by vector.
+    pub interrupts: [AtomicU64; 256],
+    /// Last exits, for crash dumps.
+    pub exits: crate::stats::ExitRing,
+    segments: UnsafeCell<Segments>,
+    /// Vendor's host state page (VMSAVE area, VMXON region).
+    pub host_state: UnsafeCell<[u8; 4096]>,
+    /// VM_HSAVE_PA area.
+    pub host_save: UnsafeCell<[u8; 4096]>,
+}
+
+// SAFETY: the UnsafeCells are touched by the CPU that the entry belongs to alone; the rest is
+// atomics and locks.
+unsafe impl Sync for PerCpu {}
+
+impl PerCpu {
+    const fn new() -> Self {
+        Self {
+            this: AtomicU64::new(0),
+            id: AtomicU32::new(0),
+            apic_id: AtomicU32::new(0),
+            online: AtomicBool::new(false),
+            wake: AtomicU32::new(0),
+            attention: AtomicBool::new(false),
+            queue: Mutex::new(RunQueue::new()),
+            interrupts: [const { AtomicU64::new(0) }; 256],
+            exits: crate::stats::ExitRing::new(),
+            segments: UnsafeCell::new(Segments::new()),
+            host_state: UnsafeCell::new([0; 4096]),
+            host_save: UnsafeCell::new([0; 4096]),
+        }
+    }
+
+    /// Number of the CPU.
+    pub fn id(&self) -> PcpuId {
+        PcpuId(self.id.load(Ordering::Relaxed) as u16)
+    }
+}
+
+static CPUS: [PerCpu; MAX_CPUS] = [const { PerCpu::new() }; MAX_CPUS];
+static COUNT: AtomicU32 = AtomicU32::new(1);
+
+/// Makes the calling CPU number `id`: tables, GS base.
+pub fn install(id: PcpuId) {
+    let entry = &CPUS[id.index()];
+    entry
+        .this
+        .store(&raw const *entry as u64, Ordering::Relaxed);
+    entry.id.store(id.0.into(), Ordering::Relaxed);
+    // SAFETY: each CPU calls this once with a number of its own, so it alone uses the segments;
+    // nothing used GS before.
+    unsafe {
+        (*entry.segments.get()).load();
+        cpu::wrmsr(cpu::msr::GS_BASE, &raw const *entry as u64);
+    }
+    crate::arch::exception::load_table();
+}
+
+/// The calling CPU.
+#[inline(always)]
+pub fn current() -> &'static PerCpu {
+    let address: u64;
+    // SAFETY: `install` has run: GS points at an entry of CPUS, whose first field is its address.
+    unsafe {
+        asm!("mov {}, gs:[0]", out(reg) address, options(nostack, readonly, preserves_flags));
+        &*(address as *const PerCpu)
+    }
+}
+
+/// Number of the calling CPU.
+#[inline(always)]
+pub fn current_id() -> PcpuId {
+    current().id()
+}
+
+/// A CPU by number.
+pub fn get(id: PcpuId) -> &'static PerCpu {
+    &CPUS[id.index()]
+}
+
+/// All CPUs that were found.
+pub fn all() -> &'static [PerCpu] {
+    &CPUS[..COUNT.load(Ordering::Relaxed) as usize]
+}
+
+/// Sets the number of CPUs, once, at boot.
+pub fn set_count(count: usize) {
+    COUNT.store(count.min(MAX_CPUS) as u32, Ordering::Relaxed);
+}

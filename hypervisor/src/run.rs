@@ -1,0 +1,473 @@
+//! The loop of each physical CPU: pick a vCPU, run it, handle its exits, repeat.
+//!
+//! Handlers never block. A vCPU that cannot go on is marked with what it waits for and the next
+//! one is picked, so one stack a CPU is enough. Host interrupts are let in at two points only:
+//! after an exit that reports one, and in the idle wait; no lock is held at either.
+
+use crate::arch::{apic, cpu, tsc};
+use crate::exit::{self, Next};
+use crate::percpu::{self, PerCpu};
+use crate::vcpu::{Local, Vcpu, Wait, request};
+use crate::virt::{Event, Exit, VirtualInterrupt};
+use crate::{irq, stats, virt};
+use acrn_abi::PcpuId;
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// vCPUs that one physical CPU can hold.
+pub const SLOTS: usize = 32;
+
+/// Longest turn while another vCPU of the CPU is ready, in milliseconds.
+const SLICE_MS: u64 = 5;
+
+/// The vCPUs of one CPU and whose turn it is: least run time first. A vCPU that wakes up starts
+/// just below the others, so that it is served soon and cannot save up time.
+pub struct RunQueue {
+    members: [Option<&'static Vcpu>; SLOTS],
+    run_time: [u64; SLOTS],
+    ready: u32,
+}
+
+impl RunQueue {
+    /// Nobody.
+    pub const fn new() -> Self {
+        Self {
+            members: [None; SLOTS],
+            run_time: [0; SLOTS],
+            ready: 0,
+        }
+    }
+
+    /// Takes a vCPU in and returns its slot; `None` when the CPU is full.
+    pub fn add(&mut self, vcpu: &'static Vcpu) -> Option<usize> {
+        let slot = self.members.iter().position(Option::is_none)?;
+        self.members[slot] = Some(vcpu);
+        self.run_time[slot] = self.least().unwrap_or(0);
+        self.ready &= !(1 << slot);
+        Some(slot)
+    }
+
+    /// Forgets the vCPU of a slot.
+    pub fn remove(&mut self, slot: usize) {
+        if let Some(member) = self.members.get_mut(slot) {
+            *member = None;
+            self.ready &= !(1 << slot);
+        }
+    }
+
+    fn least(&self) -> Option<u64> {
+        (0..SLOTS)
+            .filter(|s| self.ready >> s & 1 != 0)
+            .map(|s| self.run_time[s])
+            .min()
+    }
+
+    fn wake(&mut self, slot: usize) {
+        if self.members[slot].is_some() && self.ready >> slot & 1 == 0 {
+            if let Some(least) = self.least() {
+                let floor = least.saturating_sub(tsc::from_ms(SLICE_MS));
+                self.run_time[slot] = self.run_time[slot].max(floor);
+            }
+            self.ready |= 1 << slot;
+        }
+    }
+
+    fn block(&mut self, slot: usize) {
+        self.ready &= !(1 << slot);
+    }
+
+    fn charge(&mut self, slot: usize, ticks: u64) {
+        self.run_time[slot] = self.run_time[slot].wrapping_add(ticks);
+    }
+
+    fn pick(&self) -> Option<(usize, &'static Vcpu)> {
+        if self.ready == 0 {
+            return None;
+        }
+        let slot = if self.ready.is_power_of_two() {
+            self.ready.trailing_zeros() as usize
+        } else {
+            (0..SLOTS)
+                .filter(|s| self.ready >> s & 1 != 0)
+                .min_by_key(|s| self.run_time[*s])?
+        };
+        self.members[slot].map(|vcpu| (slot, vcpu))
+    }
+
+    fn shared(&self) -> bool {
+        self.ready.count_ones() > 1
+    }
+
+    fn earliest_deadline(&self) -> u64 {
+        self.members
+            .iter()
+            .flatten()
+            .map(|vcpu| vcpu.shared.deadline.load(Ordering::Relaxed))
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
+    fn due(&self, now: u64) -> u32 {
+        let mut due = 0;
+        for (slot, vcpu) in self.members.iter().enumerate() {
+            if vcpu.is_some_and(|v| v.shared.deadline.load(Ordering::Relaxed) <= now) {
+                due |= 1 << slot;
+            }
+        }
+        due
+    }
+}
+
+/// What the host timer of each CPU is set to; `u64::MAX` for off.
+static TIMERS: [AtomicU64; percpu::MAX_CPUS] =
+    [const { AtomicU64::new(u64::MAX) }; percpu::MAX_CPUS];
+
+/// Makes another CPU leave its guest or wake up; on the own CPU, leave the fast path.
+pub fn kick(cpu: &PerCpu) {
+    cpu.attention.store(true, Ordering::SeqCst);
+    if cpu.id() != percpu::current_id() {
+        apic::send_fixed(cpu.apic_id.load(Ordering::Relaxed), apic::KICK_VECTOR);
+    }
+}
+
+/// Turns virtualization on and runs guests for ever.
+pub fn enter(id: PcpuId) -> ! {
+    if let Err(reason) = virt::enable() {
+        crate::error!("CPU {id} is not used: {reason}");
+        cpu::halt_forever();
+    }
+    let this = percpu::current();
+    this.online.store(true, Ordering::SeqCst);
+    // SAFETY: loads the initial x87 state; nothing of the hypervisor uses the x87.
+    unsafe { asm!("fninit", options(nomem, nostack)) };
+    let mut loaded: Loaded = None;
+    loop {
+        schedule(this, &mut loaded);
+    }
+}
+
+fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
+    this.attention.store(false, Ordering::SeqCst);
+    let now = cpu::rdtsc();
+    let (picked, slice) = {
+        let mut queue = this.queue.lock();
+        let mut woken = this.wake.swap(0, Ordering::SeqCst) | queue.due(now);
+        while woken != 0 {
+            queue.wake(woken.trailing_zeros() as usize);
+            woken &= woken - 1;
+        }
+        let slice = queue.shared().then(|| now + tsc::from_ms(SLICE_MS));
+        let deadline = queue.earliest_deadline();
+        set_timer(this, now, deadline.min(slice.unwrap_or(u64::MAX)));
+        (queue.pick(), slice)
+    };
+    crate::console::poll(this);
+    let Some((slot, vcpu)) = picked else {
+        if !this.attention.load(Ordering::SeqCst) {
+            cpu::wait_for_interrupt();
+        }
+        return;
+    };
+    vcpu.shared.on_cpu.store(true, Ordering::SeqCst);
+    let runs = vcpu.shared.active.load(Ordering::SeqCst) && vcpu.vm().may_run();
+    let next = if runs {
+        // SAFETY: this is the run loop of the vCPU's CPU and `on_cpu` is set.
+        let local = unsafe { vcpu.local() };
+        switch(loaded, vcpu, local);
+        let next = run(this, vcpu, local, slot, slice);
+        // Saved while `on_cpu` is set: afterwards others may replace the state.
+        extended::save(local);
+        next
+    } else {
+        // Its timer is set anew when it may run again.
+        vcpu.shared.deadline.store(u64::MAX, Ordering::Relaxed);
+        Next::Block
+    };
+    vcpu.shared.on_cpu.store(false, Ordering::SeqCst);
+    let mut queue = this.queue.lock();
+    queue.charge(slot, cpu::rdtsc().wrapping_sub(now));
+    // A wake-up between the decision and here has set the bit again: it is seen next time.
+    if next == Next::Block {
+        queue.block(slot);
+    }
+}
+
+/// Programs the host timer of this CPU when the wanted time differs from what is set.
+fn set_timer(this: &PerCpu, now: u64, deadline: u64) {
+    let set = &TIMERS[this.id().index()];
+    if set.load(Ordering::Relaxed) == deadline {
+        return;
+    }
+    set.store(deadline, Ordering::Relaxed);
+    apic::set_timer((deadline != u64::MAX).then(|| deadline.saturating_sub(now)));
+}
+
+/// The vCPU's own timer changed: bring the host timer forward when needed.
+#[inline]
+pub fn deadline_changed(vcpu: &Vcpu, local: &Local) {
+    let guest = local.lapic.timer_deadline();
+    let host = guest.map_or(u64::MAX, |guest| crate::vcpu::host_tsc(local, guest));
+    vcpu.shared.deadline.store(host, Ordering::Relaxed);
+    let this = percpu::current();
+    if host < TIMERS[this.id().index()].load(Ordering::Relaxed) {
+        set_timer(this, cpu::rdtsc(), host);
+    }
+}
+
+/// The host timer fired.
+pub fn timer_interrupt(this: &PerCpu) {
+    TIMERS[this.id().index()].store(u64::MAX, Ordering::Relaxed);
+    this.attention.store(true, Ordering::Relaxed);
+}
+
+/// Brings the extended state of the vCPU in, unless this CPU still has it.
+fn switch(loaded: &mut Loaded, vcpu: &'static Vcpu, local: &mut Local) {
+    let wanted = (vcpu, vcpu.shared.generation.load(Ordering::SeqCst));
+    if loaded.is_some_and(|(old, age)| core::ptr::eq(old, vcpu) && age == wanted.1) {
+        return;
+    }
+    extended::load(local);
+    *loaded = Some(wanted);
+}
+
+/// Whose extended state is in this CPU's registers, and of which generation.
+type Loaded = Option<(&'static Vcpu, u32)>;
+
+/// XSAVE state and the few MSRs that hardware does not switch.
+mod extended {
+    use super::{Local, asm, cpu};
+    use cpu::msr;
+
+    /// Saves what is in the registers. XMM0-15 of the guest are in `registers.xmm`: they are
+    /// loaded for the moment of saving.
+    pub fn save(local: &mut Local) {
+        local.tsc_aux = cpu::rdmsr(msr::TSC_AUX);
+        if !cpu::has_xsave() {
+            return;
+        }
+        // SAFETY: the area is 64-byte aligned and large enough for every component that XCR0
+        // can enable here; XMM registers are caller-saved in this ABI and listed.
+        unsafe {
+            load_xmm(&local.registers.xmm);
+            asm!("xsave64 [{}]", in(reg) &raw mut local.xsave, in("eax") u32::MAX,
+                in("edx") u32::MAX, options(nostack));
+        }
+    }
+
+    /// Loads a vCPU's state.
+    pub fn load(local: &mut Local) {
+        // SAFETY: TSC_AUX is data for RDTSCP.
+        unsafe { cpu::wrmsr(msr::TSC_AUX, local.tsc_aux) };
+        if !cpu::has_xsave() {
+            return;
+        }
+        let _ = cpu::try_xsetbv(0, local.xcr0);
+        // SAFETY: the area holds what XSAVE wrote or zeros, which is the initial state; the
+        // XMM part is overwritten by the entry stub from `registers.xmm`.
+        unsafe {
+            asm!("xrstor64 [{}]", in(reg) &raw const local.xsave, in("eax") u32::MAX,
+                in("edx") u32::MAX, out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+                out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _,
+                out("xmm9") _, out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _,
+                out("xmm14") _, out("xmm15") _, options(nostack));
+        }
+    }
+
+    unsafe fn load_xmm(xmm: &[[u64; 2]; 16]) {
+        // SAFETY: reads 256 aligned bytes.
+        unsafe {
+            asm!(
+                "movups xmm0, [{p}]", "movups xmm1, [{p}+16]", "movups xmm2, [{p}+32]",
+                "movups xmm3, [{p}+48]", "movups xmm4, [{p}+64]", "movups xmm5, [{p}+80]",
+                "movups xmm6, [{p}+96]", "movups xmm7, [{p}+112]", "movups xmm8, [{p}+128]",
+                "movups xmm9, [{p}+144]", "movups xmm10, [{p}+160]", "movups xmm11, [{p}+176]",
+                "movups xmm12, [{p}+192]", "movups xmm13, [{p}+208]", "movups xmm14, [{p}+224]",
+                "movups xmm15, [{p}+240]",
+                p = in(reg) xmm.as_ptr(), out("xmm0") _, out("xmm1") _, out("xmm2") _,
+                out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+                out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _, out("xmm12") _,
+                out("xmm13") _, out("xmm14") _, out("xmm15") _, options(nostack, readonly));
+        }
+    }
+}
+
+/// Runs one vCPU until it blocks, its turn ends or its CPU has something else to do.
+fn run(
+    this: &'static PerCpu,
+    vcpu: &'static Vcpu,
+    local: &mut Local,
+    slot: usize,
+    slice: Option<u64>,
+) -> Next {
+    loop {
+        if vcpu.shared.requests.load(Ordering::Relaxed) != 0
+            || vcpu.shared.on_cpu_flush.load(Ordering::Relaxed)
+        {
+            act_on_requests(vcpu, local);
+        }
+        match vcpu.wait() {
+            Wait::Nothing => {}
+            Wait::Halt => {
+                if !wakes_from_halt(vcpu, local) {
+                    return Next::Block;
+                }
+                vcpu.set_wait(Wait::Nothing);
+            }
+            Wait::Io | Wait::StartUp | Wait::Stopped => {
+                // A timer that is due must not wake this CPU over and over.
+                gather(vcpu, local);
+                return Next::Block;
+            }
+        }
+        prepare_interrupts(vcpu, local);
+        if this.attention.load(Ordering::SeqCst) {
+            return Next::Yield;
+        }
+        stats::mark_first_entry();
+        let exit = local.virt.enter(&mut local.registers, slot);
+        let start = cpu::rdtsc();
+        collect_interrupts(local);
+        let reason = exit.reason();
+        this.exits
+            .push(reason, vcpu.vm_id().0, vcpu.id.0, local.registers.rip);
+        let next = match exit {
+            Exit::Interrupt => {
+                cpu::accept_interrupts();
+                Next::Continue
+            }
+            exit => exit::handle(vcpu, local, exit),
+        };
+        vcpu.shared
+            .stats
+            .add(reason, cpu::rdtsc().wrapping_sub(start));
+        match next {
+            Next::Continue => {}
+            other => return other,
+        }
+        if slice.is_some_and(|end| start > end) || !vcpu.vm().may_run() {
+            return Next::Yield;
+        }
+    }
+}
+
+fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
+    let bits = vcpu.shared.requests.swap(0, Ordering::SeqCst);
+    if bits & request::TIMER != 0 {
+        deadline_changed(vcpu, local);
+    }
+    if bits & request::FLUSH != 0 || vcpu.shared.on_cpu_flush.swap(false, Ordering::SeqCst) {
+        local.virt.request_flush();
+    }
+    if bits & request::INIT != 0 {
+        exit::init_vcpu(vcpu, local);
+    }
+    if bits & request::SIPI != 0 && vcpu.wait() == Wait::StartUp {
+        local.virt.start_up(
+            &mut local.registers,
+            vcpu.shared.sipi_page.load(Ordering::SeqCst),
+        );
+        vcpu.set_wait(Wait::Nothing);
+    }
+    if bits & request::IO_DONE != 0 && vcpu.wait() == Wait::Io {
+        exit::ioreq::complete(vcpu, local);
+    }
+    if bits & request::NMI != 0 {
+        if local.virt.nmi_possible() {
+            local.virt.inject(Event::Nmi);
+            if vcpu.wait() == Wait::Halt {
+                vcpu.set_wait(Wait::Nothing);
+            }
+        } else {
+            vcpu.shared
+                .requests
+                .fetch_or(request::NMI, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Whether a halted vCPU has something that ends the halt.
+fn wakes_from_halt(vcpu: &Vcpu, local: &mut Local) -> bool {
+    gather(vcpu, local);
+    let enabled = local.registers.rflags & 1 << 9 != 0;
+    enabled
+        && (local.lapic.highest_pending().is_some()
+            || local.lapic.lint0_extint_enabled() && vcpu.vm().pic_output())
+}
+
+/// Moves posted interrupts and a timer that is due into the local APIC.
+#[inline]
+fn gather(vcpu: &Vcpu, local: &mut Local) {
+    if !vcpu.shared.posted.is_empty() {
+        local.lapic.absorb(&vcpu.shared.posted);
+    }
+    let deadline = vcpu.shared.deadline.load(Ordering::Relaxed);
+    if deadline != u64::MAX && cpu::rdtsc() >= deadline {
+        let now = crate::vcpu::guest_tsc(local);
+        local.lapic.timer_fire(now);
+        deadline_changed(vcpu, local);
+    }
+}
+
+/// Decides what hardware shall deliver at the next entry.
+#[inline]
+fn prepare_interrupts(vcpu: &Vcpu, local: &mut Local) {
+    gather(vcpu, local);
+    let tpr = local.lapic.tpr();
+    if vcpu.vm().pic_output() && pic_interrupt(vcpu, local) {
+        local
+            .virt
+            .set_virtual_interrupt(VirtualInterrupt::Window, tpr);
+        return;
+    }
+    let interrupt = match local.lapic.pending_ignoring_tpr() {
+        Some(vector) => VirtualInterrupt::Deliver(vector),
+        None => VirtualInterrupt::None,
+    };
+    local.virt.set_virtual_interrupt(interrupt, tpr);
+}
+
+/// Delivers an interrupt of the 8259 pair if it is this vCPU's and possible now. Returns whether
+/// one is waiting for a window.
+fn pic_interrupt(vcpu: &Vcpu, local: &mut Local) -> bool {
+    if !local.lapic.lint0_extint_enabled() || !vcpu.vm().pic_output() {
+        return false;
+    }
+    if !local.virt.interrupt_possible(&local.registers) {
+        return true;
+    }
+    if let Some(vector) = vcpu.vm().pic_acknowledge() {
+        local.virt.inject(Event::External(vector));
+    }
+    false
+}
+
+/// Takes over what hardware delivered and the task priority that the guest left.
+#[inline]
+fn collect_interrupts(local: &mut Local) {
+    if let Some(vector) = local.virt.take_delivered() {
+        local.lapic.accept(vector);
+    }
+    let tpr = local.virt.task_priority();
+    if tpr != local.lapic.tpr() & 0xf0 {
+        local.lapic.set_tpr(tpr);
+    }
+}
+
+/// While waiting for other CPUs to flush: does the like for the own vCPU, which is not in its
+/// guest now. Two CPUs that wait for each other then both get on.
+pub fn note_flush_while_waiting(vcpu: &Vcpu) {
+    let bits = vcpu.shared.requests.load(Ordering::SeqCst);
+    if bits & request::FLUSH != 0 {
+        vcpu.shared.on_cpu_flush.store(true, Ordering::SeqCst);
+        vcpu.shared
+            .requests
+            .fetch_and(!request::FLUSH, Ordering::SeqCst);
+    }
+}
+
+/// Counts a host interrupt and passes it on.
+pub fn note_interrupt(this: &PerCpu, vector: u8) {
+    let counter = &this.interrupts[usize::from(vector)];
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    irq::dispatch(this, vector);
+}

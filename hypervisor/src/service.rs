@@ -1,0 +1,317 @@
+//! Making the Service VM: identity-mapped, owning whatever the hypervisor does not keep.
+
+use crate::arch::{apic, boot, cpu, ioapic};
+use crate::memory::{self, BootMemory};
+use crate::vcpu::Wait;
+use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig, gpr};
+use crate::vm::{self, Vm};
+use crate::{console, exit, lifecycle, pci, percpu};
+use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE};
+use acrn_acpi::Platform;
+use acrn_boot::bzimage::{self, Initrd, KernelImage, LoadPlan, Search};
+use acrn_boot::zero_page::{self, E820Entry};
+use acrn_boot::{BootInfo, Module};
+use acrn_lifecycle::VmState;
+use acrn_memory::{Access, HostMap, MapError, MemType, MemoryKind, Side};
+use acrn_vdev::ioapic::VIoApic;
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+/// Why there is no Service VM.
+pub enum Error {
+    /// No module has the tag.
+    NoKernel,
+    /// The kernel is not what it should be, or does not fit.
+    Kernel(bzimage::Error),
+    /// The zero page cannot be built.
+    ZeroPage(zero_page::Error),
+    /// Nested tables.
+    Map(MapError),
+    /// A copy into the VM's memory failed.
+    Copy,
+    /// More vCPUs than a CPU holds.
+    Full,
+}
+
+impl From<MapError> for Error {
+    fn from(error: MapError) -> Self {
+        Self::Map(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKernel => f.write_str(
+                "no boot module has the tag Linux_bzImage; load the kernel as a module whose \
+                 string begins with that word",
+            ),
+            Self::Kernel(error) => write!(f, "module Linux_bzImage: {error}"),
+            Self::ZeroPage(error) => write!(f, "{error}"),
+            Self::Map(error) => write!(f, "nested page tables: {error}"),
+            Self::Copy => f.write_str("a boot module lies outside of the VM's memory"),
+            Self::Full => f.write_str("no room for its vCPUs"),
+        }
+    }
+}
+
+/// Boot arguments when the module's string has none.
+const DEFAULT_BOOTARGS: &str = "console=ttyS0 root=/dev/vda rw";
+
+/// Creates the Service VM, loads its kernel and lets it run.
+pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
+    let vm = vm::service();
+    vm.describe(b"Service_VM", true, 0);
+    let kernel = info.kernel().ok_or(Error::NoKernel)?;
+    let table = map_everything(platform)?;
+    let config = VirtConfig {
+        vm: vm.id,
+        nested_root: table.root_pointer(),
+        io_bitmap: lifecycle::service_io_bitmap(),
+        msr_bitmap: lifecycle::msr_bitmap(),
+    };
+    *vm.nested.lock() = Some(table);
+    add_devices(vm, platform);
+    add_vcpus(vm, &config)?;
+    load(vm, info, kernel, platform)?;
+    *vm.state.lock() = VmState::Running;
+    console::attach(vm.id);
+    vm.let_run();
+    Ok(())
+}
+
+/// Everything at its own address, but for what the hypervisor keeps or mediates.
+fn map_everything(platform: &Platform) -> Result<NestedTable, Error> {
+    let mut table = NestedTable::new()?;
+    let top = memory::top();
+    table.map(Gpa(0), Hpa(0), top, Access::RWX, MemType::Uncacheable)?;
+    {
+        let guard = memory::HOST_MAP.lock();
+        for block in guard.iter().flat_map(|map| map.iter()) {
+            if matches!(
+                block.kind,
+                MemoryKind::Usable | MemoryKind::Acpi | MemoryKind::Nvs
+            ) {
+                let start = block.start.get().next_multiple_of(PAGE_SIZE);
+                let end = (block.start.get() + block.size()) & !(PAGE_SIZE - 1);
+                if start < end {
+                    let size = end - start;
+                    table.map(
+                        Gpa(start),
+                        Hpa(start),
+                        size,
+                        Access::RWX,
+                        MemType::WriteBack,
+                    )?;
+                }
+            }
+        }
+    }
+    let mut hide = |start: u64, size: u64| table.unmap(Gpa(start), size);
+    let image = boot::image();
+    hide(
+        image.start,
+        image.end.next_multiple_of(2 << 20) - image.start,
+    )?;
+    let (pool, size) = memory::pool();
+    hide(pool.get(), size)?;
+    hide(apic::XAPIC_BASE, PAGE_SIZE)?;
+    for controller in ioapic::controllers() {
+        hide(controller.base, PAGE_SIZE)?;
+    }
+    for (start, size) in memory::claimed_low_pages() {
+        hide(start, size)?;
+    }
+    for unit in lifecycle::hidden_units(platform) {
+        hide(unit.get(), PAGE_SIZE)?;
+    }
+    pci::exclude_mediated(&mut table, Gpa(0), top);
+    Ok(table)
+}
+
+fn add_devices(vm: &Vm, platform: &Platform) {
+    let mut list = vm.ioapics.lock();
+    for c in ioapic::controllers() {
+        let device = VIoApic::new(c.id, Gsi(c.gsi_base), c.pins.min(120) as u8);
+        let _ = list.try_push((Gpa(c.base), device));
+    }
+    drop(list);
+    let (port, gsi) = console::service_uart_line(platform);
+    let mut uart = vm.uart.lock();
+    uart.port = port;
+    uart.gsi = gsi;
+}
+
+/// One vCPU on each CPU, with the APIC id that the firmware's tables name.
+fn add_vcpus(vm: &'static Vm, config: &VirtConfig) -> Result<(), Error> {
+    let cpus = percpu::all();
+    vm.set_vcpu_count(cpus.len());
+    for (vcpu, cpu) in vm.active_vcpus().zip(cpus) {
+        let apic_id = cpu.apic_id.load(Ordering::Relaxed);
+        lifecycle::prepare_vcpu(vcpu, config, cpu.id(), apic_id).ok_or(Error::Full)?;
+    }
+    Ok(())
+}
+
+/// Loads the kernel and sets the bootstrap processor to its 32-bit entry.
+fn load(
+    vm: &'static Vm,
+    info: &BootInfo,
+    kernel: &Module,
+    platform: &Platform,
+) -> Result<(), Error> {
+    let image =
+        KernelImage::read(&BootMemory, kernel.start, kernel.size()).map_err(Error::Kernel)?;
+    let cmdline = kernel.tag().text.unwrap_or(DEFAULT_BOOTARGS);
+    let ramdisk = info.ramdisk();
+    let initrd = ramdisk.map(|m| Initrd {
+        size: m.size(),
+        in_place: None,
+    });
+    let mut map = memory::HOST_MAP.lock();
+    let map = map.as_mut().ok_or(Error::Copy)?;
+    // A scratch copy: what is found free is taken from it, the guest's own map stays whole.
+    let mut free = map.clone();
+    let plan = LoadPlan::choose(&image, initrd, cmdline.len() as u64, |search| {
+        take(&mut free, search)
+    })
+    .map_err(Error::Kernel)?;
+    let rsdp = place_rsdp(vm, info, map, &mut free);
+    copy_images(kernel, ramdisk, &image, &plan)?;
+    // The modules' memory is the guest's from here on.
+    for module in &info.modules {
+        let start = module.start.align_down(PAGE_SIZE);
+        let size = (module.end.get() - start.get()).next_multiple_of(PAGE_SIZE);
+        let _ = map.set(start, size, MemoryKind::Usable);
+    }
+    write_parameters(
+        vm,
+        &image,
+        &plan,
+        ramdisk.map_or(0, Module::size),
+        rsdp,
+        cmdline,
+        map,
+    )?;
+    info!(
+        "Service VM: Linux {} at {}, {} vCPUs",
+        image.version,
+        plan.kernel,
+        vm.vcpu_count()
+    );
+    let _ = platform;
+    start_state(vm, &plan);
+    Ok(())
+}
+
+fn take(free: &mut HostMap, search: Search) -> Option<u64> {
+    let side = if search.highest {
+        Side::Highest
+    } else {
+        Side::Lowest
+    };
+    let max = Hpa(search.max.min(memory::top()));
+    let found = free.find_free(search.size, search.align, Hpa(search.min), max, side)?;
+    free.set(found, search.size, MemoryKind::Reserved).ok()?;
+    Some(found.get())
+}
+
+/// A copy of the root pointer for kernels that are not started by firmware they know.
+fn place_rsdp(vm: &Vm, info: &BootInfo, map: &mut HostMap, free: &mut HostMap) -> Gpa {
+    if info.rsdp.is_empty() {
+        return Gpa(0);
+    }
+    let search = Search {
+        size: PAGE_SIZE,
+        align: PAGE_SIZE,
+        min: PAGE_SIZE,
+        max: 0xa_0000,
+        highest: true,
+    };
+    let Some(page) = take(free, search) else {
+        return Gpa(0);
+    };
+    let _ = map.set(Hpa(page), PAGE_SIZE, MemoryKind::Acpi);
+    if vm.write(Gpa(page), &info.rsdp) {
+        Gpa(page)
+    } else {
+        Gpa(0)
+    }
+}
+
+/// Moves initrd and kernel to their places. One of them may lie where the other goes, so the
+/// kernel is parked beyond both first when it does.
+fn copy_images(
+    kernel: &Module,
+    ramdisk: Option<&Module>,
+    image: &KernelImage,
+    plan: &LoadPlan,
+) -> Result<(), Error> {
+    let ok = |done: bool| if done { Ok(()) } else { Err(Error::Copy) };
+    // `choose` was given memory without the modules, so targets and sources are apart.
+    if let (Some(module), Some(target)) = (ramdisk, plan.initrd) {
+        ok(memory::move_guest(
+            module.start,
+            Hpa(target.0),
+            module.size(),
+        ))?;
+    }
+    let payload = Hpa(kernel.start.get() + image.payload_offset);
+    ok(memory::move_guest(
+        payload,
+        Hpa(plan.kernel.0),
+        image.payload_size,
+    ))
+}
+
+fn write_parameters(
+    vm: &Vm,
+    image: &KernelImage,
+    plan: &LoadPlan,
+    initrd_size: u64,
+    rsdp: Gpa,
+    cmdline: &str,
+    map: &HostMap,
+) -> Result<(), Error> {
+    let mut page = [0; 4096];
+    let e820 = map.iter().map(|block| E820Entry {
+        base: Gpa(block.start.get()),
+        size: block.size(),
+        kind: acrn_boot::MemoryKind(block.kind.to_e820()),
+    });
+    zero_page::build(&mut page, image, plan, initrd_size, rsdp, e820).map_err(Error::ZeroPage)?;
+    let written = vm.write(plan.zero_page, &page)
+        && vm.write(plan.cmdline, cmdline.as_bytes())
+        && vm.write(Gpa(plan.cmdline.0 + cmdline.len() as u64), &[0]);
+    if written { Ok(()) } else { Err(Error::Copy) }
+}
+
+/// 32-bit protected mode without paging, as the boot protocol wants it.
+fn start_state(vm: &'static Vm, plan: &LoadPlan) {
+    let flat = |selector, access| Segment {
+        selector,
+        access,
+        limit: u32::MAX,
+        base: 0,
+    };
+    let state = StartState {
+        control: ControlState {
+            cr0: cpu::cr0::PE | cpu::cr0::ET,
+            ..ControlState::default()
+        },
+        cs: flat(0x10, 0xc09b),
+        data: flat(0x18, 0xc093),
+        gdt: (0, 0),
+        idt: (0, 0),
+        ldt: 0,
+        tr: 0,
+    };
+    let Some(vcpu) = vm.vcpu(0) else { return };
+    // SAFETY: the VM does not run yet.
+    let local = unsafe { vcpu.local() };
+    local.virt.set_state(&state);
+    local.registers.rip = plan.kernel.0;
+    local.registers.gpr[gpr::RSI] = plan.zero_page.0;
+    local.pending_io = exit::PendingIo::None;
+    vcpu.set_wait(Wait::Nothing);
+}

@@ -1,0 +1,580 @@
+//! AMD SVM (APM volume 2, chapter 15) under the vendor contract.
+//!
+//! Works on processors without next-RIP save and decode assists, and uses them where present.
+//! Virtual interrupts are handed to hardware through V_IRQ, so that delivery needs no exit.
+
+mod vmcb;
+
+use super::{
+    ControlState, Event, Exit, IoExit, Missing, NestedFault, Registers, Segment, SegmentName,
+    StartState, VirtConfig, VirtualInterrupt, gpr,
+};
+use crate::arch::cpu::{self, efer, msr};
+use crate::percpu;
+use acrn_abi::{Gpa, Vector};
+use core::arch::asm;
+use core::sync::atomic::{AtomicU32, Ordering};
+use vmcb::{Vmcb, exit_code, int_ctl, intercept1, intercept2};
+
+/// CPUID 0x8000000A EDX, read once.
+static FEATURES: AtomicU32 = AtomicU32::new(0);
+static ASIDS: AtomicU32 = AtomicU32::new(0);
+
+const FEATURE_NPT: u32 = 1 << 0;
+const FEATURE_NRIP: u32 = 1 << 3;
+const FEATURE_FLUSH_BY_ASID: u32 = 1 << 6;
+const FEATURE_DECODE_ASSISTS: u32 = 1 << 7;
+const FEATURE_PAUSE_FILTER: u32 = 1 << 10;
+
+fn has(feature: u32) -> bool {
+    FEATURES.load(Ordering::Relaxed) & feature != 0
+}
+
+/// Whether nested tables may use 1 GiB pages.
+pub fn has_gib_pages() -> bool {
+    cpu::cpuid(0x8000_0001, 0).edx >> 26 & 1 != 0
+}
+
+/// Looks for SVM with nested paging.
+pub fn detect() -> Result<&'static str, Missing> {
+    let mut missing = Missing::new();
+    let extended = cpu::cpuid(0x8000_0000, 0).eax;
+    let svm = extended >= 0x8000_000a && cpu::cpuid(0x8000_0001, 0).ecx >> 2 & 1 != 0;
+    if !svm {
+        missing.push("SVM (AMD-V): not on this CPU, or hidden by the firmware or the emulator");
+        return Err(missing);
+    }
+    let leaf = cpu::cpuid(0x8000_000a, 0);
+    FEATURES.store(leaf.edx, Ordering::Relaxed);
+    ASIDS.store(leaf.ebx, Ordering::Relaxed);
+    if !has(FEATURE_NPT) {
+        missing.push("SVM nested paging (NPT)");
+    }
+    if cpu::rdmsr(msr::VM_CR) & 1 << 4 != 0 {
+        missing.push("SVM is disabled by the firmware (VM_CR.SVMDIS): enable \"SVM\" or \"AMD-V\"");
+    }
+    if missing.is_empty() {
+        Ok("AMD SVM")
+    } else {
+        Err(missing)
+    }
+}
+
+/// Turns SVM on for this CPU.
+pub fn enable() -> Result<(), &'static str> {
+    let this = percpu::current();
+    // SAFETY: SVME adds instructions; the host save area is this CPU's own page and used for
+    // nothing else; VMSAVE stores into the other one.
+    unsafe {
+        cpu::wrmsr(msr::EFER, cpu::rdmsr(msr::EFER) | efer::SVME);
+        cpu::wrmsr(msr::VM_HSAVE_PA, this.host_save.get() as u64);
+        asm!("vmsave rax", in("rax") this.host_state.get(), options(nostack));
+    }
+    Ok(())
+}
+
+/// The hardware half of a vCPU: its VMCB and what goes with it.
+pub struct SvmCpu {
+    vmcb: Vmcb,
+    /// ASID slot is new on this CPU: drop its translations at the next entry.
+    flush: bool,
+    /// NMI handler is running (until IRET).
+    nmi_blocked: bool,
+    /// Vector given to V_IRQ at the last entry.
+    offered: Option<Vector>,
+}
+
+impl SvmCpu {
+    /// A vCPU that has not been set up.
+    pub const fn new() -> Self {
+        Self {
+            vmcb: Vmcb::new(),
+            flush: true,
+            nmi_blocked: false,
+            offered: None,
+        }
+    }
+
+    /// Sets up what does not change while the VM lives, and the state after reset.
+    pub fn configure(&mut self, config: &VirtConfig) {
+        self.vmcb = Vmcb::new();
+        let control = &mut self.vmcb.control;
+        control.exceptions = 1 << super::exception::UD;
+        control.intercept1 = intercept1::INTR
+            | intercept1::NMI
+            | intercept1::SMI
+            | intercept1::INIT
+            | intercept1::RDPMC
+            | intercept1::CPUID
+            | intercept1::INVD
+            | intercept1::HLT
+            | intercept1::INVLPGA
+            | intercept1::IOIO
+            | intercept1::MSR
+            | intercept1::FERR_FREEZE
+            | intercept1::SHUTDOWN;
+        control.intercept2 = intercept2::VMRUN
+            | intercept2::VMMCALL
+            | intercept2::VMLOAD
+            | intercept2::VMSAVE
+            | intercept2::STGI
+            | intercept2::CLGI
+            | intercept2::SKINIT
+            | intercept2::WBINVD
+            | intercept2::MONITOR
+            | intercept2::MWAIT
+            | intercept2::XSETBV
+            | intercept2::RDPRU;
+        if has(FEATURE_PAUSE_FILTER) {
+            control.intercept1 |= intercept1::PAUSE;
+            control.pause_filter_count = 3000;
+        }
+        control.iopm_base = config.io_bitmap;
+        control.msrpm_base = config.msr_bitmap;
+        control.nested_control = 1;
+        control.nested_cr3 = config.nested_root;
+        control.int_ctl = int_ctl::V_INTR_MASKING;
+        self.flush = true;
+        self.nmi_blocked = false;
+        self.offered = None;
+        self.reset();
+    }
+
+    /// Architectural state after INIT or power-up (APM volume 2, 14.1).
+    fn reset(&mut self) {
+        let state = &mut self.vmcb.state;
+        let data = vmcb::VmcbSegment {
+            selector: 0,
+            attributes: 0x93,
+            limit: 0xffff,
+            base: 0,
+        };
+        for segment in [
+            &mut state.es,
+            &mut state.ss,
+            &mut state.ds,
+            &mut state.fs,
+            &mut state.gs,
+        ] {
+            *segment = data;
+        }
+        state.cs = vmcb::VmcbSegment {
+            selector: 0xf000,
+            attributes: 0x9b,
+            limit: 0xffff,
+            base: 0xffff_0000,
+        };
+        state.gdtr = vmcb::VmcbSegment {
+            limit: 0xffff,
+            ..Default::default()
+        };
+        state.idtr = state.gdtr;
+        state.ldtr = vmcb::VmcbSegment {
+            attributes: 0x82,
+            limit: 0xffff,
+            ..Default::default()
+        };
+        state.tr = vmcb::VmcbSegment {
+            attributes: 0x8b,
+            limit: 0xffff,
+            ..Default::default()
+        };
+        state.cpl = 0;
+        state.efer = efer::SVME;
+        state.cr0 = cpu::cr0::ET | cpu::cr0::NW | cpu::cr0::CD;
+        state.cr2 = 0;
+        state.cr3 = 0;
+        state.cr4 = 0;
+        state.dr6 = 0xffff_0ff0;
+        state.dr7 = 0x400;
+        state.pat = 0x0007_0406_0007_0406;
+        self.vmcb.control.event_inj = 0;
+        self.vmcb.control.interrupt_shadow = 0;
+        self.vmcb.control.int_ctl = int_ctl::V_INTR_MASKING;
+        self.vmcb.control.exit_int_info = 0;
+        self.nmi_blocked = false;
+        self.offered = None;
+        self.flush = true;
+    }
+
+    /// State after INIT; the registers too.
+    pub fn init(&mut self, registers: &mut Registers) {
+        self.reset();
+        *registers = Registers::new();
+        registers.gpr[gpr::RDX] = u64::from(cpu::cpuid(1, 0).eax);
+    }
+
+    /// Start-up IPI: real mode at `page` * 4096.
+    pub fn start_up(&mut self, registers: &mut Registers, page: u8) {
+        let cs = &mut self.vmcb.state.cs;
+        cs.selector = u16::from(page) << 8;
+        cs.base = u64::from(page) << 12;
+        registers.rip = 0;
+    }
+
+    /// Sets a whole state. Values were checked by the caller; what SVM would refuse at entry ends
+    /// as [`Exit::InvalidState`] of that VM alone.
+    pub fn set_state(&mut self, start: &StartState) {
+        self.reset();
+        let state = &mut self.vmcb.state;
+        state.cr0 = start.control.cr0 | cpu::cr0::ET;
+        state.cr3 = start.control.cr3;
+        state.cr4 = start.control.cr4;
+        state.efer =
+            start.control.efer & (efer::SCE | efer::LME | efer::LMA | efer::NXE) | efer::SVME;
+        if state.efer & efer::LME != 0 && state.cr0 & cpu::cr0::PG != 0 {
+            state.efer |= efer::LMA;
+        }
+        state.cs = to_vmcb(&start.cs);
+        state.cpl = 0;
+        for segment in [
+            &mut state.es,
+            &mut state.ss,
+            &mut state.ds,
+            &mut state.fs,
+            &mut state.gs,
+        ] {
+            *segment = to_vmcb(&start.data);
+        }
+        state.gdtr = vmcb::VmcbSegment {
+            limit: start.gdt.1.into(),
+            base: start.gdt.0,
+            ..Default::default()
+        };
+        state.idtr = vmcb::VmcbSegment {
+            limit: start.idt.1.into(),
+            base: start.idt.0,
+            ..Default::default()
+        };
+        state.ldtr.selector = start.ldt;
+        state.tr.selector = start.tr;
+    }
+
+    /// Control registers and privilege level.
+    #[inline]
+    pub fn control(&self) -> ControlState {
+        let state = &self.vmcb.state;
+        ControlState {
+            cr0: state.cr0,
+            cr2: state.cr2,
+            cr3: state.cr3,
+            cr4: state.cr4,
+            efer: state.efer & !efer::SVME,
+            cpl: state.cpl,
+        }
+    }
+
+    /// Sets EFER as a guest's WRMSR does; the value was checked.
+    pub fn set_efer(&mut self, value: u64) {
+        let lma = self.vmcb.state.efer & efer::LMA;
+        self.vmcb.state.efer = value & !efer::LMA | lma | efer::SVME;
+    }
+
+    /// Sets CR2, before a page fault is injected.
+    pub fn set_cr2(&mut self, value: u64) {
+        self.vmcb.state.cr2 = value;
+    }
+
+    /// Guest PAT.
+    pub fn pat(&self) -> u64 {
+        self.vmcb.state.pat
+    }
+
+    /// Sets the guest PAT; the value was checked.
+    pub fn set_pat(&mut self, value: u64) {
+        self.vmcb.state.pat = value;
+    }
+
+    /// A segment register.
+    pub fn segment(&self, name: SegmentName) -> Segment {
+        let state = &self.vmcb.state;
+        from_vmcb(match name {
+            SegmentName::Es => &state.es,
+            SegmentName::Cs => &state.cs,
+            SegmentName::Ss => &state.ss,
+            SegmentName::Ds => &state.ds,
+            SegmentName::Fs => &state.fs,
+            SegmentName::Gs => &state.gs,
+            SegmentName::Ldtr => &state.ldtr,
+            SegmentName::Tr => &state.tr,
+        })
+    }
+
+    /// Base of a segment register; FS and GS are current after an exit.
+    #[inline]
+    pub fn segment_base(&self, name: SegmentName) -> u64 {
+        self.segment(name).base
+    }
+
+    /// What the guest's TSC is ahead of the host's.
+    pub fn tsc_offset(&self) -> u64 {
+        self.vmcb.control.tsc_offset
+    }
+
+    /// Sets the offset that hardware adds to the TSC.
+    pub fn set_tsc_offset(&mut self, offset: u64) {
+        self.vmcb.control.tsc_offset = offset;
+    }
+
+    /// Another nested table root, after the VM was rebuilt.
+    pub fn request_flush(&mut self) {
+        self.flush = true;
+    }
+
+    /// Whether an exception, interrupt or NMI was being delivered when the guest stopped, or is
+    /// to be delivered already.
+    #[inline]
+    pub fn event_pending(&self) -> bool {
+        self.vmcb.control.event_inj & vmcb::EVENT_VALID != 0
+    }
+
+    /// Delivers `event` at the next entry. An event that is there already stays when it is an
+    /// interrupted delivery and the new one is not an exception.
+    pub fn inject(&mut self, event: Event) {
+        let (vector, kind, code) = match event {
+            Event::External(vector) => (vector, 0, None),
+            Event::Nmi => {
+                self.nmi_blocked = true;
+                self.vmcb.control.intercept1 |= intercept1::IRET;
+                (2, 2, None)
+            }
+            Event::Exception(vector, code) => (vector, 3, code),
+        };
+        let mut value = u64::from(vector) | kind << 8 | vmcb::EVENT_VALID;
+        if let Some(code) = code {
+            value |= 1 << 11 | u64::from(code) << 32;
+        }
+        self.vmcb.control.event_inj = value;
+        if kind == 3 {
+            self.vmcb.control.interrupt_shadow = 0;
+        }
+    }
+
+    /// Whether an external interrupt can be injected now.
+    #[inline]
+    pub fn interrupt_possible(&self, registers: &Registers) -> bool {
+        registers.rflags & 1 << 9 != 0
+            && self.vmcb.control.interrupt_shadow & 1 == 0
+            && !self.event_pending()
+    }
+
+    /// Whether an NMI can be injected now.
+    #[inline]
+    pub fn nmi_possible(&self) -> bool {
+        !self.nmi_blocked && self.vmcb.control.interrupt_shadow & 1 == 0 && !self.event_pending()
+    }
+
+    /// IRET after an NMI was seen: NMIs are possible behind it.
+    pub fn end_nmi(&mut self) {
+        self.nmi_blocked = false;
+        self.vmcb.control.intercept1 &= !intercept1::IRET;
+        // The IRET itself has still to run: hold the next NMI back for one instruction.
+        self.vmcb.control.interrupt_shadow |= 1;
+    }
+
+    /// Gives the pending virtual interrupt and the task priority to hardware.
+    #[inline]
+    pub fn set_virtual_interrupt(&mut self, interrupt: VirtualInterrupt, tpr: u8) {
+        let control = &mut self.vmcb.control;
+        let base = int_ctl::V_INTR_MASKING | u64::from(tpr >> 4);
+        self.offered = None;
+        match interrupt {
+            VirtualInterrupt::None => {
+                control.int_ctl = base;
+                control.intercept1 &= !intercept1::VINTR;
+            }
+            VirtualInterrupt::Deliver(vector) => {
+                control.int_ctl = base
+                    | int_ctl::V_IRQ
+                    | u64::from(vector.0 >> 4) << 16
+                    | u64::from(vector.0) << 32;
+                control.intercept1 &= !intercept1::VINTR;
+                self.offered = Some(vector);
+            }
+            VirtualInterrupt::Window => {
+                control.int_ctl = base | int_ctl::V_IRQ | int_ctl::V_IGN_TPR | 0xf << 16;
+                control.intercept1 |= intercept1::VINTR;
+            }
+        }
+    }
+
+    /// The vector that hardware delivered since the last entry, once.
+    #[inline]
+    pub fn take_delivered(&mut self) -> Option<Vector> {
+        let vector = self.offered.take()?;
+        (self.vmcb.control.int_ctl & int_ctl::V_IRQ == 0).then_some(vector)
+    }
+
+    /// Task priority as the guest left it in CR8.
+    #[inline]
+    pub fn task_priority(&self) -> u8 {
+        (self.vmcb.control.int_ctl as u8 & 0xf) << 4
+    }
+
+    /// Instruction bytes that hardware fetched for a nested fault, where it does.
+    pub fn fetched(&self) -> &[u8] {
+        let control = &self.vmcb.control;
+        if !has(FEATURE_DECODE_ASSISTS) {
+            return &[];
+        }
+        &control.fetched[..usize::from(control.fetched_count & 0xf).min(15)]
+    }
+
+    /// Continues behind the instruction that caused the exit, `length` bytes long when hardware
+    /// does not say it.
+    #[inline]
+    pub fn advance(&mut self, registers: &mut Registers, length: u64) {
+        let next = self.vmcb.control.next_rip;
+        registers.rip = if has(FEATURE_NRIP) && next != 0 {
+            next
+        } else {
+            registers.rip.wrapping_add(length)
+        };
+        self.finish_instruction(registers);
+    }
+
+    /// What retiring an instruction does besides moving RIP.
+    #[inline]
+    pub fn finish_instruction(&mut self, registers: &mut Registers) {
+        self.vmcb.control.interrupt_shadow = 0;
+        if self.vmcb.state.efer & efer::LMA == 0 || self.vmcb.state.cs.attributes & 1 << 9 == 0 {
+            registers.rip &= 0xffff_ffff;
+        }
+    }
+
+    /// Runs the guest until the next exit. `slot` is the vCPU's place on this CPU.
+    pub fn enter(&mut self, registers: &mut Registers, slot: usize) -> Exit {
+        let control = &mut self.vmcb.control;
+        let last = ASIDS.load(Ordering::Relaxed).saturating_sub(1).max(1);
+        let own = (slot as u32 + 1) < last;
+        control.asid = if own { slot as u32 + 1 } else { last };
+        control.tlb_control = 0;
+        if self.flush || !own {
+            control.tlb_control = if has(FEATURE_FLUSH_BY_ASID) { 3 } else { 1 };
+            self.flush = false;
+        }
+        control.clean_bits = 0;
+        let state = &mut self.vmcb.state;
+        state.rax = registers.gpr[gpr::RAX];
+        state.rsp = registers.gpr[gpr::RSP];
+        state.rip = registers.rip;
+        state.rflags = registers.rflags;
+        let host = percpu::current().host_state.get();
+        // SAFETY: the VMCB is complete and pinned in static memory; the bitmaps and the nested
+        // root it names belong to this VM; the stub saves what the guest may change.
+        unsafe { vmcb::svm_enter(registers, &raw mut self.vmcb, host) };
+        let state = &self.vmcb.state;
+        registers.gpr[gpr::RAX] = state.rax;
+        registers.gpr[gpr::RSP] = state.rsp;
+        registers.rip = state.rip;
+        registers.rflags = state.rflags;
+        let control = &mut self.vmcb.control;
+        // An event whose delivery was cut off by the exit is delivered again at the next entry;
+        // software interrupts are raised anew by their instruction.
+        let cut_off = control.exit_int_info;
+        control.event_inj = match cut_off & vmcb::EVENT_VALID != 0 && cut_off >> 8 & 7 != 4 {
+            true => cut_off,
+            false => 0,
+        };
+        self.decode()
+    }
+
+    #[inline]
+    fn decode(&self) -> Exit {
+        let control = &self.vmcb.control;
+        match control.exit_code {
+            exit_code::INTR => Exit::Interrupt,
+            exit_code::CPUID => Exit::Cpuid,
+            exit_code::MSR => Exit::Msr {
+                write: control.exit_info1 & 1 != 0,
+            },
+            exit_code::IOIO => Exit::Io(self.decode_io()),
+            exit_code::NPF => Exit::NestedFault(NestedFault {
+                gpa: Gpa(control.exit_info2),
+                write: control.exit_info1 & 2 != 0,
+                fetch: control.exit_info1 & 16 != 0,
+                page_walk: control.exit_info1 >> 33 & 1 != 0,
+            }),
+            exit_code::HLT => Exit::Hlt,
+            exit_code::PAUSE => Exit::Pause,
+            exit_code::VINTR => Exit::InterruptWindow,
+            exit_code::NMI => Exit::Nmi,
+            exit_code::IRET => Exit::NmiWindow,
+            exit_code::XSETBV => Exit::Xsetbv,
+            exit_code::WBINVD => Exit::Wbinvd,
+            exit_code::INVD => Exit::Invd,
+            exit_code::VMMCALL => Exit::Hypercall,
+            exit_code::EXCEPTION_UD => Exit::UndefinedOpcode,
+            exit_code::VMRUN
+            | exit_code::VMLOAD
+            | exit_code::VMSAVE
+            | exit_code::STGI
+            | exit_code::CLGI
+            | exit_code::SKINIT
+            | exit_code::INVLPGA
+            | exit_code::MONITOR
+            | exit_code::MWAIT
+            | exit_code::RDPRU
+            | exit_code::RDPMC => Exit::Refused,
+            exit_code::SHUTDOWN => Exit::Shutdown,
+            exit_code::INVALID | exit_code::BUSY => Exit::InvalidState,
+            // SMI and INIT arrive at the host once GIF is set again.
+            exit_code::SMI | exit_code::INIT => Exit::Interrupt,
+            code => Exit::Unknown {
+                code,
+                info1: control.exit_info1,
+                info2: control.exit_info2,
+            },
+        }
+    }
+
+    /// EXITINFO1 of an I/O intercept (APM volume 2, 15.10.2).
+    #[inline]
+    fn decode_io(&self) -> IoExit {
+        let info = self.vmcb.control.exit_info1;
+        IoExit {
+            port: (info >> 16) as u16,
+            size: (info >> 4 & 7) as u8,
+            input: info & 1 != 0,
+            string: info & 4 != 0,
+            repeat: info & 8 != 0,
+            address_size: (info >> 7 & 7) as u8 * 2,
+            next_rip: self.vmcb.control.exit_info2,
+        }
+    }
+
+    /// Shows the vendor's part of a state dump.
+    pub fn dump(&self, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        let (c, s) = (&self.vmcb.control, &self.vmcb.state);
+        writeln!(
+            out,
+            "exit code {:#x} info1 {:#x} info2 {:#x} intinfo {:#x} int_ctl {:#x} inj {:#x}\r",
+            c.exit_code, c.exit_info1, c.exit_info2, c.exit_int_info, c.int_ctl, c.event_inj
+        )?;
+        writeln!(
+            out,
+            "cs {:04x} attr {:03x} base {:x}  ss {:04x}  tr {:04x}  cpl {}  efer {:x}\r",
+            s.cs.selector, s.cs.attributes, s.cs.base, s.ss.selector, s.tr.selector, s.cpl, s.efer
+        )
+    }
+}
+
+/// VMX access rights to VMCB attributes: bits 7:0 stay, 15:12 move to 11:8.
+fn to_vmcb(segment: &Segment) -> vmcb::VmcbSegment {
+    vmcb::VmcbSegment {
+        selector: segment.selector,
+        attributes: (segment.access & 0xff | segment.access >> 4 & 0xf00) as u16,
+        limit: segment.limit,
+        base: segment.base,
+    }
+}
+
+fn from_vmcb(segment: &vmcb::VmcbSegment) -> Segment {
+    let attributes = u32::from(segment.attributes);
+    Segment {
+        selector: segment.selector,
+        access: attributes & 0xff | (attributes & 0xf00) << 4,
+        limit: segment.limit,
+        base: segment.base,
+    }
+}

@@ -1,0 +1,432 @@
+//! A virtual machine: its vCPUs, its devices, its map of memory.
+//!
+//! VMs live in a static table. What other CPUs may touch is behind locks that are held for a few
+//! instructions; no lock is held while a guest runs.
+
+use crate::memory;
+use crate::vcpu::{Vcpu, request};
+use crate::virt::NestedTable;
+use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId};
+use acrn_lifecycle::{Severity, Standing, VmState};
+use acrn_vdev::interrupt::{Delivery, DeliveryMode};
+use acrn_vdev::ioapic::VIoApic;
+use acrn_vdev::lapic::{LapicIdentity, route};
+use acrn_vdev::pic::VPic;
+use acrn_vdev::uart::VUart;
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use spin::Mutex;
+
+/// Most VMs at a time, the Service VM included.
+pub const MAX_VMS: usize = 8;
+/// Most vCPUs of a VM: the I/O request page has that many slots.
+pub const MAX_VCPUS: usize = 16;
+/// Pins of a User VM's IOAPIC.
+pub const USER_IOAPIC_PINS: u8 = 48;
+
+/// A virtual UART and where the guest sees it.
+pub struct ConsoleUart {
+    /// First of its eight ports; 0 when there is none.
+    pub port: u16,
+    /// Its interrupt line.
+    pub gsi: Gsi,
+    /// The device.
+    pub device: VUart,
+}
+
+/// One VM.
+pub struct Vm {
+    /// Number.
+    pub id: VmId,
+    name: Mutex<ArrayVec<u8, 16>>,
+    service: AtomicBool,
+    flags: AtomicU64,
+    severity: AtomicU8,
+    /// Its state; held while a life-cycle operation works on the VM.
+    pub state: Mutex<VmState>,
+    running: AtomicBool,
+    /// Virtual CPUs; `vcpu_count` of them are in use.
+    pub vcpus: [Vcpu; MAX_VCPUS],
+    count: AtomicU32,
+    /// What the local APICs answer to, by vCPU.
+    pub identities: [LapicIdentity; MAX_VCPUS],
+    turn: AtomicUsize,
+    /// Nested tables, while it exists.
+    pub nested: Mutex<Option<NestedTable>>,
+    /// IOAPICs.
+    pub ioapics: Mutex<ArrayVec<(Gpa, VIoApic), { crate::arch::ioapic::MAX_IOAPICS }>>,
+    pic: Mutex<VPic>,
+    pic_output: AtomicBool,
+    /// UART of the hypervisor's console.
+    pub uart: Mutex<ConsoleUart>,
+    /// Host physical address of the I/O request page; 0 for none.
+    pub ioreq_page: AtomicU64,
+    /// What was written to 0xCF8.
+    pub config_address: Mutex<u32>,
+}
+
+macro_rules! table {
+    ($($id:literal)*) => { [$(Vm::new($id)),*] };
+}
+
+static VMS: [Vm; MAX_VMS] = table!(0 1 2 3 4 5 6 7);
+
+/// A VM by number, which must be below [`MAX_VMS`].
+#[inline]
+pub fn get(id: VmId) -> &'static Vm {
+    &VMS[id.index() % MAX_VMS]
+}
+
+/// All slots.
+pub fn all() -> &'static [Vm] {
+    &VMS
+}
+
+/// The Service VM.
+#[inline]
+pub fn service() -> &'static Vm {
+    &VMS[0]
+}
+
+impl Vm {
+    const fn new(id: u16) -> Self {
+        macro_rules! vcpus {
+            ($($n:literal)*) => { [$(Vcpu::new(id, $n)),*] };
+        }
+        Self {
+            id: VmId(id),
+            name: Mutex::new(ArrayVec::new_const()),
+            service: AtomicBool::new(false),
+            flags: AtomicU64::new(0),
+            severity: AtomicU8::new(0),
+            state: Mutex::new(VmState::PoweredOff),
+            running: AtomicBool::new(false),
+            vcpus: vcpus!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15),
+            count: AtomicU32::new(0),
+            identities: [const { LapicIdentity::new() }; MAX_VCPUS],
+            turn: AtomicUsize::new(0),
+            nested: Mutex::new(None),
+            ioapics: Mutex::new(ArrayVec::new_const()),
+            pic: Mutex::new(VPic::new()),
+            pic_output: AtomicBool::new(false),
+            uart: Mutex::new(ConsoleUart {
+                port: 0,
+                gsi: Gsi(0),
+                device: VUart::new(),
+            }),
+            ioreq_page: AtomicU64::new(0),
+            config_address: Mutex::new(0),
+        }
+    }
+
+    /// Gives the VM its name and kind, before anything else.
+    pub fn describe(&self, name: &[u8], service: bool, flags: u64) {
+        let mut own = self.name.lock();
+        own.clear();
+        own.extend(name.iter().copied().take(16));
+        self.service.store(service, Ordering::Relaxed);
+        self.flags.store(flags, Ordering::Relaxed);
+        let severity = if service {
+            Severity::SERVICE
+        } else {
+            Severity::STANDARD
+        };
+        self.severity.store(severity.0, Ordering::Relaxed);
+    }
+
+    /// Name.
+    pub fn name(&self) -> arrayvec::ArrayString<16> {
+        let mut text = arrayvec::ArrayString::new();
+        for byte in self.name.lock().iter() {
+            let shown = if byte.is_ascii_graphic() {
+                char::from(*byte)
+            } else {
+                '?'
+            };
+            let _ = text.try_push(shown);
+        }
+        text
+    }
+
+    /// Whether it is the Service VM.
+    #[inline]
+    pub fn is_service(&self) -> bool {
+        self.service.load(Ordering::Relaxed)
+    }
+
+    /// Guest flags that it was created with.
+    pub fn flags(&self) -> u64 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// What the state machine asks about it.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            severity: Severity(self.severity.load(Ordering::Relaxed)),
+            real_time: false,
+            pre_launched: false,
+            ready_to_start: self.is_service() || self.ioreq_page.load(Ordering::Relaxed) != 0,
+        }
+    }
+
+    /// Whether its vCPUs may enter the guest.
+    #[inline]
+    pub fn may_run(&self) -> bool {
+        self.running.load(Ordering::SeqCst)
+    }
+
+    /// Lets its vCPUs run.
+    pub fn let_run(&self) {
+        self.running.store(true, Ordering::SeqCst);
+        self.active_vcpus()
+            .for_each(|vcpu| vcpu.ask(request::TIMER));
+    }
+
+    /// Keeps its vCPUs from entering the guest and waits until none is in it. Not for the VM
+    /// whose vCPU is calling.
+    pub fn stop_running(&self) {
+        self.running.store(false, Ordering::SeqCst);
+        self.wait_until_out(|_| true);
+    }
+
+    fn wait_until_out(&self, concerned: impl Fn(&Vcpu) -> bool) {
+        for vcpu in self.active_vcpus() {
+            vcpu.wake();
+        }
+        for vcpu in self.active_vcpus() {
+            while concerned(vcpu) && vcpu.shared.on_cpu.load(Ordering::SeqCst) {
+                core::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Makes every vCPU drop its cached translations before it runs guest code again, and waits
+    /// until none can use an old one.
+    pub fn flush_translations(&self, caller: Option<&Vcpu>) {
+        for vcpu in self.active_vcpus() {
+            vcpu.shared
+                .requests
+                .fetch_or(request::FLUSH, Ordering::SeqCst);
+        }
+        for vcpu in self.active_vcpus() {
+            if caller.is_some_and(|own| core::ptr::eq(own, vcpu)) {
+                continue;
+            }
+            vcpu.wake();
+            while vcpu.shared.on_cpu.load(Ordering::SeqCst)
+                && vcpu.shared.requests.load(Ordering::SeqCst) & request::FLUSH != 0
+            {
+                // Two CPUs may wait for each other: the other one's request is ours to see.
+                if let Some(own) = caller {
+                    crate::run::note_flush_while_waiting(own);
+                }
+                core::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Number of vCPUs.
+    #[inline]
+    pub fn vcpu_count(&self) -> usize {
+        self.count.load(Ordering::Relaxed) as usize
+    }
+
+    /// Sets the number of vCPUs.
+    pub fn set_vcpu_count(&self, count: usize) {
+        self.count
+            .store(count.min(MAX_VCPUS) as u32, Ordering::Relaxed);
+    }
+
+    /// A vCPU by number.
+    pub fn vcpu(&self, index: usize) -> Option<&'static Vcpu> {
+        get(self.id).vcpus[..self.vcpu_count()].get(index)
+    }
+
+    /// vCPUs in use.
+    pub fn active_vcpus(&self) -> impl Iterator<Item = &'static Vcpu> + use<> {
+        get(self.id).vcpus[..self.vcpu_count()].iter()
+    }
+
+    /// Host address of a guest address; `None` where the guest has no memory.
+    #[inline]
+    pub fn translate(&self, gpa: Gpa) -> Option<Hpa> {
+        let guard = self.nested.lock();
+        let mapping = guard.as_ref()?.translate(gpa)?;
+        Some(mapping.hpa)
+    }
+
+    /// Copies guest memory out; `false` when part of the range is not there.
+    pub fn read(&self, gpa: Gpa, buffer: &mut [u8]) -> bool {
+        let mut done = 0;
+        while done < buffer.len() {
+            let Some(at) = gpa.checked_add(done as u64) else {
+                return false;
+            };
+            let here = ((PAGE_SIZE - at.page_offset()) as usize).min(buffer.len() - done);
+            let Some(hpa) = self.translate(at) else {
+                return false;
+            };
+            if !memory::read_guest(hpa, &mut buffer[done..done + here]) {
+                return false;
+            }
+            done += here;
+        }
+        true
+    }
+
+    /// Copies into guest memory; `false` when part of the range is not there.
+    pub fn write(&self, gpa: Gpa, bytes: &[u8]) -> bool {
+        let mut done = 0;
+        while done < bytes.len() {
+            let Some(at) = gpa.checked_add(done as u64) else {
+                return false;
+            };
+            let here = ((PAGE_SIZE - at.page_offset()) as usize).min(bytes.len() - done);
+            let Some(hpa) = self.translate(at) else {
+                return false;
+            };
+            if !memory::write_guest(hpa, &bytes[done..done + here]) {
+                return false;
+            }
+            done += here;
+        }
+        true
+    }
+
+    /// Whether the 8259 pair has an interrupt, from a cached copy: cheap enough for each entry.
+    #[inline]
+    pub fn pic_output(&self) -> bool {
+        self.pic_output.load(Ordering::Relaxed)
+    }
+
+    /// Works on the 8259 pair; tells the bootstrap processor when its output rose.
+    pub fn with_pic<R>(&self, work: impl FnOnce(&mut VPic) -> R) -> R {
+        let mut pic = self.pic.lock();
+        let result = work(&mut pic);
+        let output = pic.has_interrupt();
+        let before = self.pic_output.swap(output, Ordering::Relaxed);
+        drop(pic);
+        if output && !before && self.vcpu_count() > 0 {
+            get(self.id).vcpus[0].ask(request::EXTINT);
+        }
+        result
+    }
+
+    /// Acknowledges the 8259 pair's interrupt, if there still is one.
+    pub fn pic_acknowledge(&self) -> Option<u8> {
+        self.with_pic(|pic| pic.has_interrupt().then(|| pic.acknowledge().0))
+    }
+
+    /// Sends an interrupt message to the local APICs that it addresses.
+    pub fn deliver(&self, delivery: Delivery) {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let identities = &self.identities[..self.vcpu_count()];
+        for index in route(identities, delivery.destination, delivery.mode, turn) {
+            let Some(vcpu) = self.vcpu(index) else {
+                continue;
+            };
+            match delivery.mode {
+                DeliveryMode::Fixed | DeliveryMode::LowestPriority => {
+                    vcpu.post(delivery.vector, delivery.level);
+                }
+                DeliveryMode::Nmi => vcpu.ask(request::NMI),
+                DeliveryMode::Init => vcpu.ask(request::INIT),
+                DeliveryMode::ExtInt => vcpu.ask(request::EXTINT),
+                DeliveryMode::Smi | DeliveryMode::Reserved | DeliveryMode::StartUp => {}
+            }
+        }
+    }
+
+    /// Physical CPU of the first vCPU that a message reaches, for programming hardware.
+    pub fn target_cpu(
+        &self,
+        destination: acrn_vdev::interrupt::Destination,
+    ) -> Option<&'static Vcpu> {
+        let identities = &self.identities[..self.vcpu_count()];
+        let index = route(identities, destination, DeliveryMode::Fixed, 0).next()?;
+        self.vcpu(index)
+    }
+
+    /// Sets an interrupt line: the IOAPIC pin and, below 16, the 8259 input.
+    pub fn set_line(&self, gsi: Gsi, asserted: bool) {
+        self.with_pin(gsi, |ioapic, pin| ioapic.set_level(pin, asserted));
+        if gsi.0 < 16 {
+            self.with_pic(|pic| pic.set_irq(gsi.0 as u8, asserted));
+        }
+    }
+
+    /// A short pulse on an interrupt line.
+    pub fn pulse_line(&self, gsi: Gsi) {
+        self.with_pin(gsi, |ioapic, pin| ioapic.pulse(pin));
+        if gsi.0 < 16 {
+            self.with_pic(|pic| {
+                pic.set_irq(gsi.0 as u8, true);
+                pic.set_irq(gsi.0 as u8, false);
+            });
+        }
+    }
+
+    fn with_pin(&self, gsi: Gsi, work: impl FnOnce(&mut VIoApic, u8) -> Option<Delivery>) {
+        let delivery = {
+            let mut ioapics = self.ioapics.lock();
+            ioapics
+                .iter_mut()
+                .find_map(|(_, ioapic)| ioapic.pin_of(gsi).map(|pin| (ioapic, pin)))
+                .and_then(|(ioapic, pin)| work(ioapic, pin))
+        };
+        if let Some(delivery) = delivery {
+            self.deliver(delivery);
+        }
+    }
+
+    /// A guest ended a level-triggered interrupt: lines that are still high deliver again, and
+    /// passed-through ones are opened at the hardware.
+    pub fn end_of_interrupt(&self, vector: Vector) {
+        let mut again: ArrayVec<Delivery, 8> = ArrayVec::new();
+        let mut ended: ArrayVec<Gsi, 8> = ArrayVec::new();
+        {
+            let mut ioapics = self.ioapics.lock();
+            for (_, ioapic) in ioapics.iter_mut() {
+                let base = ioapic.gsi_base().0;
+                ioapic.end_of_interrupt(vector, &mut |pin, delivery| {
+                    let gsi = Gsi(base + u32::from(pin));
+                    if crate::irq::is_passed_through(self.id, gsi) {
+                        let _ = ended.try_push(gsi);
+                    } else if let Some(delivery) = delivery {
+                        let _ = again.try_push(delivery);
+                    }
+                });
+            }
+        }
+        for gsi in ended {
+            self.set_line(gsi, false);
+            crate::irq::reopen(self, gsi);
+        }
+        for delivery in again {
+            self.deliver(delivery);
+        }
+    }
+
+    /// Brings the UART's interrupt line in step with the device.
+    pub fn refresh_uart_line(&self) {
+        let (gsi, level) = {
+            let uart = self.uart.lock();
+            if uart.port == 0 {
+                return;
+            }
+            (uart.gsi, uart.device.irq())
+        };
+        self.set_line(gsi, level);
+    }
+
+    /// Forgets the devices' state, for a reset or a new VM in this slot.
+    pub fn reset_devices(&self) {
+        *self.pic.lock() = VPic::new();
+        self.pic_output.store(false, Ordering::Relaxed);
+        for (_, ioapic) in self.ioapics.lock().iter_mut() {
+            ioapic.reset();
+        }
+        self.uart.lock().device = VUart::new();
+        *self.config_address.lock() = 0;
+    }
+}
