@@ -8,6 +8,7 @@
 
 pub mod block;
 pub mod chain;
+pub mod console;
 pub mod device;
 pub mod guest_io;
 pub mod hash;
@@ -17,6 +18,9 @@ pub mod queue;
 pub mod rng;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+mod throttle;
 pub mod transport;
 pub mod worker;
 
@@ -40,6 +44,7 @@ pub fn create(
     let device: Box<dyn VirtioDevice> = match name {
         "virtio-blk" => Box::new(block::Block::new(options, &context.vm_name)?),
         "virtio-net" => Box::new(net::Net::new(options, &context)?),
+        "virtio-console" => Box::new(console::Console::new(options, &context.vm_name)?),
         "virtio-rnd" | "virtio-rng" => Box::new(rng::Rng::new(options, &context.vm_name)?),
         _ => {
             let name = name.to_owned();

@@ -13,6 +13,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::{Chain, RingError};
+use super::throttle;
 use crate::pci::{EventFd, GuestRam};
 
 /// What a device tells its driver, from any thread.
@@ -239,10 +240,12 @@ impl DeviceQueue {
     /// Turns the queue off after a violation and reports it to the driver.
     pub fn fail(&mut self, error: RingError) {
         if !std::mem::replace(&mut self.broken, true) {
-            log::warn!(
-                "virtio: queue {} stopped until the driver resets: {error}",
-                self.index
-            );
+            if throttle::may_log() {
+                log::warn!(
+                    "virtio: queue {} stopped until the driver resets: {error}",
+                    self.index
+                );
+            }
             self.events.needs_reset();
         }
     }

@@ -123,6 +123,14 @@ impl Poll {
             .ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))
     }
 
+    /// Watches `fd` no longer.
+    pub fn remove(&self, fd: RawFd) {
+        // Fails only when it was not watched.
+        let _ = self
+            .epoll
+            .ctl(ControlOperation::Delete, fd, EpollEvent::default());
+    }
+
     /// Sleeps until something is ready and hands each token to `handle`. `false` when the
     /// worker is to stop.
     pub fn wait(&mut self, mut handle: impl FnMut(u64)) -> bool {

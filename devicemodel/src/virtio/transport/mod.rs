@@ -23,6 +23,7 @@ use self::interrupts::Interrupts;
 use self::registers::{Registers, offset, status};
 use super::device::{Activation, VirtioDevice, has_feature};
 use super::queue::{DeviceQueue, DriverEvents};
+use super::throttle;
 use crate::pci::msix::Msix;
 use crate::pci::{
     BarKind, ConfigSpace, DeviceError, EventFd, Identity, IoEventAddress, PciContext, PciDevice,
@@ -221,7 +222,9 @@ impl VirtioPci {
     fn activate(&mut self) {
         let name = self.device.name();
         let Some(queues) = self.build_queues() else {
-            log::warn!("{name}: the driver described a queue that is not in its memory");
+            if throttle::may_log() {
+                log::warn!("{name}: the driver described a queue that is not in its memory");
+            }
             return self.interrupts.needs_reset();
         };
         let activation = Activation {
