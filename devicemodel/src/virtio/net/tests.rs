@@ -330,3 +330,33 @@ fn a_missing_interface_is_explained() {
     let error = Net::new("tap=lo", &context).err().unwrap().to_string();
     assert!(error.contains("virtio-net"), "{error}");
 }
+
+#[test]
+fn packets_pass_a_real_interface_where_the_host_allows_one() {
+    let f = fixture(1, ALL);
+    let name = format!("acrnv{}", std::process::id() % 100_000);
+    let context = crate::virtio::testing::context(f.driver.mem.clone(), f.driver.bus.clone());
+    let Ok(net) = Net::new(&format!("tap={name}"), &context) else {
+        return;
+    };
+    assert!(
+        Net::new(&format!("tap={name}"), &context)
+            .is_err_and(|error| { error.to_string().contains("another VM uses this interface") })
+    );
+    let mut driver = Driver::start(Box::new(net), ALL);
+    let mut frame = packet(60);
+    frame[HEADER..].fill(0);
+    frame[HEADER..HEADER + 14]
+        .copy_from_slice(&[255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6]);
+    driver.put(DATA, &frame);
+    for _ in 0..5 {
+        driver.rings[1].submit(&[(DATA, frame.len() as u32, false)]);
+        driver.kick(1);
+        driver.rings[1].wait_used();
+    }
+    let counter = format!("/sys/class/net/{name}/statistics/rx_packets");
+    let Ok(count) = std::fs::read_to_string(counter) else {
+        return;
+    };
+    assert_eq!(count.trim(), "5");
+}
