@@ -181,7 +181,11 @@ impl ConfigSpace {
         self.set_u32(reg, flags);
         let mask = !(size - 1);
         // 16 bits of I/O address: the upper half of an I/O BAR is hard-wired to zero.
-        let low = if kind == BarKind::Io { mask as u32 & 0xffff } else { mask as u32 };
+        let low = if kind == BarKind::Io {
+            mask as u32 & 0xffff
+        } else {
+            mask as u32
+        };
         self.set_writable(reg, &low.to_le_bytes());
         if wide {
             self.set_writable(reg + 4, &((mask >> 32) as u32).to_le_bytes());
@@ -191,7 +195,10 @@ impl ConfigSpace {
 
     /// The BARs as declared, by index.
     pub fn bars(&self) -> impl Iterator<Item = (usize, Bar)> + '_ {
-        self.bars.iter().enumerate().filter_map(|(index, bar)| Some((index, (*bar)?)))
+        self.bars
+            .iter()
+            .enumerate()
+            .filter_map(|(index, bar)| Some((index, (*bar)?)))
     }
 
     /// Where a BAR's registers point to, whether decoded or not. `None` if not declared.
@@ -209,7 +216,11 @@ impl ConfigSpace {
     /// Guest address of a BAR (an I/O port for I/O BARs) while it is decoded.
     pub fn bar(&self, index: usize) -> Option<u64> {
         let kind = self.bars.get(index).copied().flatten()?.kind;
-        let enable = if kind == BarKind::Io { COMMAND_IO } else { COMMAND_MEMORY };
+        let enable = if kind == BarKind::Io {
+            COMMAND_IO
+        } else {
+            COMMAND_MEMORY
+        };
         if self.command() & enable == 0 {
             return None;
         }
@@ -218,7 +229,9 @@ impl ConfigSpace {
 
     /// Writes an address into a BAR, as firmware does. It holds after a reset, too.
     pub fn place_bar(&mut self, index: usize, address: u64) {
-        let Some(bar) = self.bars.get(index).copied().flatten() else { return };
+        let Some(bar) = self.bars.get(index).copied().flatten() else {
+            return;
+        };
         let reg = bar_register(index);
         let address = address & !(bar.size - 1);
         let flags = self.read_u32(reg) & if bar.kind == BarKind::Io { 0x3 } else { 0xf };
@@ -281,14 +294,23 @@ impl ConfigSpace {
     pub fn read(&self, reg: u16, size: u8) -> u32 {
         let mut value = [0u8; 4];
         for (index, out) in value.iter_mut().enumerate().take(usize::from(size)) {
-            *out = self.bytes.get(usize::from(reg) + index).copied().unwrap_or(0xff);
+            *out = self
+                .bytes
+                .get(usize::from(reg) + index)
+                .copied()
+                .unwrap_or(0xff);
         }
         u32::from_le_bytes(value)
     }
 
     /// The guest's write of `size` bytes, 1 to 4, at `reg`: writable bits change, others stay.
     pub fn write(&mut self, reg: u16, size: u8, value: u32) {
-        for (index, new) in value.to_le_bytes().iter().enumerate().take(usize::from(size)) {
+        for (index, new) in value
+            .to_le_bytes()
+            .iter()
+            .enumerate()
+            .take(usize::from(size))
+        {
             let at = usize::from(reg) + index;
             if let (Some(byte), Some(mask)) = (self.bytes.get_mut(at), self.writable.get(at)) {
                 *byte = *byte & !mask | new & mask;
@@ -351,7 +373,10 @@ impl ConfigSpace {
     /// Shows in the status register whether INTx is asserted.
     pub fn set_interrupt_status(&mut self, asserted: bool) {
         let status = self.read_u8(STATUS) & !(STATUS_INTERRUPT as u8);
-        self.store_u8(STATUS, status | if asserted { STATUS_INTERRUPT as u8 } else { 0 });
+        self.store_u8(
+            STATUS,
+            status | if asserted { STATUS_INTERRUPT as u8 } else { 0 },
+        );
     }
 
     /// Declares which bits the guest may change from `reg` on.
@@ -379,7 +404,11 @@ mod tests {
     use super::*;
 
     fn device() -> ConfigSpace {
-        ConfigSpace::new(Identity { vendor: 0x1af4, device: 0x1042, ..Identity::default() })
+        ConfigSpace::new(Identity {
+            vendor: 0x1af4,
+            device: 0x1042,
+            ..Identity::default()
+        })
     }
 
     #[test]
@@ -393,14 +422,22 @@ mod tests {
     #[test]
     fn a_wide_bar_is_sized_in_both_halves_and_takes_its_neighbour() {
         let mut config = device();
-        config.add_bar(2, BarKind::Memory64 { prefetchable: true }, 1 << 33).unwrap();
+        config
+            .add_bar(2, BarKind::Memory64 { prefetchable: true }, 1 << 33)
+            .unwrap();
         config.write(BAR0 + 8, 4, u32::MAX);
         config.write(BAR0 + 12, 4, u32::MAX);
         assert_eq!(config.read(BAR0 + 8, 4), 0xc);
         assert_eq!(config.read(BAR0 + 12, 4), 0xffff_fffe);
         assert_eq!(config.add_bar(3, BarKind::Io, 4), Err(SetupError::Bar(3)));
         assert_eq!(
-            config.add_bar(5, BarKind::Memory64 { prefetchable: false }, 64),
+            config.add_bar(
+                5,
+                BarKind::Memory64 {
+                    prefetchable: false
+                },
+                64
+            ),
             Err(SetupError::Bar(5))
         );
     }
@@ -431,7 +468,10 @@ mod tests {
         assert_eq!(config.read_u8(first + 1), second as u8);
         assert_eq!(config.read_u8(second + 1), 0);
         assert_ne!(config.read_u16(STATUS) & STATUS_CAPABILITIES, 0);
-        assert_eq!(config.add_capability(9, &[0; 256], &[]), Err(SetupError::NoRoom(258)));
+        assert_eq!(
+            config.add_capability(9, &[0; 256], &[]),
+            Err(SetupError::NoRoom(258))
+        );
     }
 
     #[test]
@@ -451,6 +491,9 @@ mod tests {
         config.write(BAR0, 4, 0x3000);
         config.write(COMMAND, 2, 7);
         config.reset();
-        assert_eq!((config.bar_programmed(0), config.command()), (Some(0x2000), 0));
+        assert_eq!(
+            (config.bar_programmed(0), config.command()),
+            (Some(0x2000), 0)
+        );
     }
 }

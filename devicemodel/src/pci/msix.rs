@@ -43,12 +43,20 @@ impl Vector {
     fn new() -> Self {
         let mut entry = [0; ENTRY_SIZE];
         entry[12] = VECTOR_MASKED;
-        Self { entry, pending: false, fd: None, bound: None }
+        Self {
+            entry,
+            pending: false,
+            fd: None,
+            bound: None,
+        }
     }
 
     fn message(&self) -> (u64, u32) {
         let [a0, a1, a2, a3, a4, a5, a6, a7, d0, d1, d2, d3, ..] = self.entry;
-        (u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]), u32::from_le_bytes([d0, d1, d2, d3]))
+        (
+            u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            u32::from_le_bytes([d0, d1, d2, d3]),
+        )
     }
 
     fn masked(&self) -> bool {
@@ -90,7 +98,9 @@ impl MsixSignaller {
         if !state.enabled {
             return;
         }
-        let Some(entry) = state.vectors.get_mut(usize::from(vector)) else { return };
+        let Some(entry) = state.vectors.get_mut(usize::from(vector)) else {
+            return;
+        };
         if !open || entry.masked() {
             entry.pending = true;
             return;
@@ -139,7 +149,9 @@ impl MsixSignaller {
             self.unbind(vector);
         }
         vector.collect();
-        let Some((address, data)) = wanted else { return };
+        let Some((address, data)) = wanted else {
+            return;
+        };
         if vector.bound.is_none()
             && let Some(fd) = &vector.fd
         {
@@ -154,7 +166,9 @@ impl MsixSignaller {
     }
 
     fn unbind(&self, vector: &mut Vector) {
-        let (Some(fd), true) = (&vector.fd, vector.bound.is_some()) else { return };
+        let (Some(fd), true) = (&vector.fd, vector.bound.is_some()) else {
+            return;
+        };
         // What is in the descriptor has been sent already. Reading before the binding goes
         // means that an event in between is sent twice at worst, and never lost.
         let _ = fd.read();
@@ -204,9 +218,16 @@ impl Msix {
         let writable = (CONTROL_ENABLE | CONTROL_FUNCTION_MASK).to_le_bytes();
         let capability = config.add_capability(CAPABILITY_ID, &body, &writable)?;
         let vectors = (0..vectors).map(|_| Vector::new()).collect();
-        let state = State { enabled: false, function_masked: false, vectors };
+        let state = State {
+            enabled: false,
+            function_masked: false,
+            vectors,
+        };
         Ok(Self {
-            signaller: MsixSignaller { state: Arc::new(Mutex::new(state)), msi },
+            signaller: MsixSignaller {
+                state: Arc::new(Mutex::new(state)),
+                msi,
+            },
             capability,
             table: u64::from(table & !7),
             pba: u64::from(pba & !7),
@@ -225,7 +246,9 @@ impl Msix {
     ) -> Result<Self, SetupError> {
         let table_bytes = u32::from(vectors) * ENTRY_SIZE as u32;
         let pba = table_bytes.next_multiple_of(0x800);
-        let size = (pba + u32::from(vectors).div_ceil(64) * 8).next_power_of_two().max(0x1000);
+        let size = (pba + u32::from(vectors).div_ceil(64) * 8)
+            .next_power_of_two()
+            .max(0x1000);
         config.add_bar(usize::from(bar), BarKind::Memory32, u64::from(size))?;
         Self::new(config, vectors, bar, 0, pba, msi)
     }
@@ -276,14 +299,23 @@ impl Msix {
         {
             return vector.entry[byte];
         }
-        let Some(first) = at.checked_sub(self.pba).and_then(|byte| byte.checked_mul(8)) else {
+        let Some(first) = at
+            .checked_sub(self.pba)
+            .and_then(|byte| byte.checked_mul(8))
+        else {
             return 0;
         };
         let first = usize::try_from(first).unwrap_or(usize::MAX);
-        state.vectors.iter_mut().skip(first).take(8).rev().fold(0, |bits, vector| {
-            vector.collect();
-            bits << 1 | u8::from(vector.pending)
-        })
+        state
+            .vectors
+            .iter_mut()
+            .skip(first)
+            .take(8)
+            .rev()
+            .fold(0, |bits, vector| {
+                vector.collect();
+                bits << 1 | u8::from(vector.pending)
+            })
     }
 
     /// Writes to the table at an offset in the BAR. Pending bits are read-only.
@@ -293,7 +325,9 @@ impl Msix {
         let mut touched: Option<usize> = None;
         for (index, byte) in (0u64..).zip(data) {
             let at = offset.saturating_add(index);
-            let Some((vector, position)) = self.table_position(at) else { continue };
+            let Some((vector, position)) = self.table_position(at) else {
+                continue;
+            };
             if let Some(previous) = touched
                 && previous != vector
                 && let Some(previous) = state.vectors.get_mut(previous)
@@ -374,7 +408,11 @@ mod tests {
             let mut config = ConfigSpace::new(Identity::default());
             let msix =
                 Msix::with_own_bar(&mut config, vectors, 1, recorder.clone()).expect("layout");
-            Self { config, msix, recorder }
+            Self {
+                config,
+                msix,
+                recorder,
+            }
         }
         fn control(&mut self, value: u16) {
             let reg = self.msix.capability + MESSAGE_CONTROL;
@@ -413,7 +451,10 @@ mod tests {
         fixture.msix.signaller().signal(5);
         assert_eq!((fixture.sent(), fixture.pending()), (vec![], 1 << 5));
         fixture.program(5, 0xfee0_0000, 0x51, 0);
-        assert_eq!((fixture.sent(), fixture.pending()), (vec![(0xfee0_0000, 0x51)], 0));
+        assert_eq!(
+            (fixture.sent(), fixture.pending()),
+            (vec![(0xfee0_0000, 0x51)], 0)
+        );
     }
 
     #[test]
@@ -434,7 +475,10 @@ mod tests {
         fixture.control(CONTROL_ENABLE);
         assert!(fixture.recorder.bound.lock().unwrap().is_empty());
         fixture.program(0, 0xfee0_0000, 0x60, 0);
-        assert_eq!(*fixture.recorder.bound.lock().unwrap(), [(0xfee0_0000, 0x60)]);
+        assert_eq!(
+            *fixture.recorder.bound.lock().unwrap(),
+            [(0xfee0_0000, 0x60)]
+        );
         fixture.program(0, 0xfee0_0000, 0x60, 1);
         assert!(fixture.recorder.bound.lock().unwrap().is_empty());
         fd.write(1).unwrap();

@@ -1,0 +1,257 @@
+//! ACPI fixed hardware: PM1 event and control registers, PM timer, SMI command port.
+//!
+//! The power button is a fixed event: its status bit raises the system control interrupt, and
+//! the guest shuts itself down, which ends with a write of the S5 sleep type.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::PortDevice;
+use crate::pci::InterruptLine;
+use crate::run::Event;
+
+/// PM1a event block: status, then enable.
+pub const PM1_EVENT: u16 = 0x400;
+/// PM1a control block.
+pub const PM1_CONTROL: u16 = 0x404;
+/// PM timer.
+pub const PM_TIMER: u16 = 0x408;
+/// SMI command port.
+pub const SMI_COMMAND: u16 = 0xb2;
+/// Written there: the guest takes power management over.
+pub const ACPI_ENABLE: u8 = 0xa0;
+/// Written there: the guest gives it back.
+pub const ACPI_DISABLE: u8 = 0xa1;
+/// Sleep type of "soft off".
+pub const SLEEP_TYPE_S5: u8 = 5;
+
+const POWER_BUTTON: u16 = 1 << 8;
+/// Status bits that exist: timer, bus master, global lock, buttons, clock, wake.
+const STATUS_BITS: u16 = 0x8731;
+/// Bits that raise the interrupt: timer, global lock, power button, sleep button, clock.
+const ENABLE_BITS: u16 = 0x0721;
+const SCI_ENABLE: u16 = 1 << 0;
+const SLEEP_ENABLE: u16 = 1 << 13;
+const TIMER_HZ: u128 = 3_579_545;
+
+/// The registers.
+pub struct Power {
+    status: u16,
+    enable: u16,
+    control: u16,
+    started: Instant,
+    sci: Arc<dyn InterruptLine>,
+    events: Sender<Event>,
+}
+
+impl Power {
+    /// With the line of the system control interrupt.
+    pub fn new(sci: Arc<dyn InterruptLine>, events: Sender<Event>) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            status: 0,
+            enable: 0,
+            control: 0,
+            started: Instant::now(),
+            sci,
+            events,
+        }))
+    }
+
+    fn update(&self) {
+        self.sci.set(self.status & self.enable & ENABLE_BITS != 0);
+    }
+
+    /// Presses the power button.
+    pub fn press_button(&mut self) {
+        self.status |= POWER_BUTTON;
+        self.update();
+    }
+
+    fn timer(&self) -> u32 {
+        // 32 bits wide; the flag TMR_VAL_EXT says so.
+        (self.started.elapsed().as_nanos() * TIMER_HZ / 1_000_000_000) as u32
+    }
+
+    fn write_control(&mut self, value: u16) {
+        self.control = value & !SLEEP_ENABLE;
+        let kind = (value >> 10 & 7) as u8;
+        if value & SLEEP_ENABLE != 0 {
+            if kind == SLEEP_TYPE_S5 {
+                let _ = self.events.send(Event::PowerOff);
+            } else {
+                log::warn!("the guest asked for sleep state {kind}, which it was not offered");
+            }
+        }
+    }
+
+    fn register(&self, offset: u16) -> u16 {
+        match offset {
+            0 => self.status,
+            2 => self.enable,
+            4 => self.control,
+            8 => self.timer() as u16,
+            10 => (self.timer() >> 16) as u16,
+            _ => 0,
+        }
+    }
+
+    fn write_register(&mut self, offset: u16, value: u16) {
+        match offset {
+            0 => self.status &= !(value & STATUS_BITS),
+            2 => self.enable = value,
+            4 => self.write_control(value),
+            _ => {}
+        }
+        self.update();
+    }
+}
+
+impl PortDevice for Power {
+    fn read(&mut self, offset: u16) -> u8 {
+        let [low, high] = self.register(offset & !1).to_le_bytes();
+        if offset & 1 == 0 { low } else { high }
+    }
+
+    fn write(&mut self, offset: u16, value: u8) {
+        let aligned = offset & !1;
+        let shift = 8 * (offset & 1);
+        // Status bits are cleared by ones, so the other byte must not be written back there.
+        let other = if aligned == 0 {
+            0
+        } else {
+            self.register(aligned) & !(0xff << shift)
+        };
+        self.write_register(aligned, other | u16::from(value) << shift);
+    }
+
+    fn read_wide(&mut self, offset: u16, size: u8) -> u32 {
+        if offset == PM_TIMER - PM1_EVENT && size == 4 {
+            return self.timer();
+        }
+        let low = u32::from(self.register(offset & !1));
+        if size == 4 {
+            low | u32::from(self.register((offset & !1).saturating_add(2))) << 16
+        } else {
+            low
+        }
+    }
+
+    fn write_wide(&mut self, offset: u16, size: u8, value: u32) {
+        self.write_register(offset & !1, value as u16);
+        if size == 4 {
+            self.write_register((offset & !1).saturating_add(2), (value >> 16) as u16);
+        }
+    }
+
+    fn reset(&mut self) {
+        (self.status, self.enable, self.control) = (0, 0, 0);
+        self.update();
+    }
+}
+
+/// The port that switches between firmware and operating system.
+pub struct SmiCommand(pub Arc<Mutex<Power>>);
+
+impl PortDevice for SmiCommand {
+    fn read(&mut self, _: u16) -> u8 {
+        0
+    }
+
+    fn write(&mut self, _: u16, value: u8) {
+        let mut power = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match value {
+            ACPI_ENABLE => power.control |= SCI_ENABLE,
+            ACPI_DISABLE => power.control &= !SCI_ENABLE,
+            _ => {}
+        }
+    }
+
+    fn reset(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::{self, Receiver};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Pin(AtomicBool);
+
+    impl InterruptLine for Pin {
+        fn set(&self, level: bool) {
+            self.0.store(level, Ordering::Relaxed);
+        }
+    }
+
+    fn power() -> (Arc<Mutex<Power>>, Arc<Pin>, Receiver<Event>) {
+        let (sender, events) = mpsc::channel();
+        let pin = Arc::new(Pin::default());
+        (Power::new(pin.clone(), sender), pin, events)
+    }
+
+    #[test]
+    fn the_button_raises_the_interrupt_until_its_status_is_cleared() {
+        let (power, pin, _events) = power();
+        let mut power = power.lock().unwrap();
+        power.press_button();
+        assert!(!pin.0.load(Ordering::Relaxed), "not enabled yet");
+        power.write_wide(2, 2, POWER_BUTTON.into());
+        assert!(pin.0.load(Ordering::Relaxed));
+        assert_eq!(power.read_wide(0, 2), u32::from(POWER_BUTTON));
+        power.write_wide(0, 2, POWER_BUTTON.into());
+        assert!(!pin.0.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn sleep_type_5_with_the_enable_bit_is_power_off() {
+        let (power, _pin, events) = power();
+        let mut power = power.lock().unwrap();
+        power.write_wide(4, 2, u32::from(SLEEP_TYPE_S5) << 10);
+        assert!(events.try_recv().is_err());
+        power.write_wide(
+            4,
+            2,
+            u32::from(SLEEP_TYPE_S5) << 10 | u32::from(SLEEP_ENABLE),
+        );
+        assert_eq!(events.try_recv(), Ok(Event::PowerOff));
+        power.write_wide(4, 2, 3 << 10 | u32::from(SLEEP_ENABLE));
+        assert!(events.try_recv().is_err(), "S3 is not offered");
+    }
+
+    #[test]
+    fn acpi_mode_is_switched_by_command() {
+        let (power, _pin, _events) = power();
+        let mut smi = SmiCommand(power.clone());
+        smi.write(0, ACPI_ENABLE);
+        assert_eq!(power.lock().unwrap().read_wide(4, 2), u32::from(SCI_ENABLE));
+        smi.write(0, ACPI_DISABLE);
+        assert_eq!(power.lock().unwrap().read_wide(4, 2), 0);
+    }
+
+    #[test]
+    fn the_timer_runs() {
+        let (power, _pin, _events) = power();
+        let mut power = power.lock().unwrap();
+        let before = power.read_wide(8, 4);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(power.read_wide(8, 4).wrapping_sub(before) > 7000);
+    }
+
+    #[test]
+    fn bytes_can_be_written_one_by_one() {
+        let (power, _pin, events) = power();
+        let mut power = power.lock().unwrap();
+        power.press_button();
+        power.write(0, 0xff);
+        assert_eq!(
+            power.read(1),
+            1,
+            "the other byte of the status is left alone"
+        );
+        power.write(5, 0x34);
+        assert_eq!(events.try_recv(), Ok(Event::PowerOff));
+    }
+}
