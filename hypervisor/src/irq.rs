@@ -69,6 +69,11 @@ pub fn release(vector: u8) {
     update(vector, Source::None);
 }
 
+/// What a vector stands for.
+pub fn source(vector: u8) -> Source {
+    SOURCES.lock()[usize::from(vector)]
+}
+
 /// Shows every source in use.
 pub fn for_each(mut show: impl FnMut(u8, Source)) {
     for vector in DEVICE_VECTORS {

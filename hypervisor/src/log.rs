@@ -84,6 +84,7 @@ pub fn line(level: Level, text: fmt::Arguments<'_>) {
         Level::Info => "info",
         Level::Debug => "debug",
     };
+    let _typed = console.then(crate::shell::hide_line);
     let mut ring = RING.lock();
     let _ = write!(
         Sinks {

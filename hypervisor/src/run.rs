@@ -162,6 +162,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         (queue.pick(), slice)
     };
     crate::console::poll(this);
+    crate::shell::work::poll(this);
     let Some((slot, vcpu)) = picked else {
         if !this.attention.load(Ordering::SeqCst) {
             cpu::wait_for_interrupt();

@@ -2,6 +2,7 @@
 
 use crate::arch::cpu::rdtsc;
 use crate::virt::Exit;
+use acrn_abi::VmId;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -99,10 +100,13 @@ impl ExitRing {
     }
 }
 
-/// Prints the last exits of all CPUs.
-pub fn dump_last_exits(out: &mut dyn Write) {
+/// Prints the last exits of all CPUs, of the VMs that are `wanted`.
+pub fn dump_last_exits(out: &mut dyn Write, wanted: impl Fn(VmId) -> bool) {
     for cpu in crate::percpu::all() {
         cpu.exits.for_each(|reason, vm, vcpu, rip| {
+            if !wanted(VmId(vm)) {
+                return;
+            }
             let name = Exit::NAMES.get(reason).copied().unwrap_or("?");
             let _ = write!(
                 out,

@@ -318,7 +318,7 @@ pub fn back_trace(mut rbp: u64) {
 
 /// Shows the last exits of this CPU and stops.
 pub fn finish_crash() -> ! {
-    crate::stats::dump_last_exits(&mut crate::console::Raw);
+    crate::stats::dump_last_exits(&mut crate::console::Raw, |_| true);
     let _ = crate::console::Raw.write_str("*** acrn: stopped. Reset the machine.\r\n");
     cpu::halt_forever()
 }

@@ -1,0 +1,282 @@
+//! Commands about VMs.
+
+use super::say;
+use super::work::{Answer, Snapshot, Work, ask};
+use crate::console::Out;
+use crate::vcpu::{Vcpu, Wait};
+use crate::virt::Exit;
+use crate::vm::{self, Vm};
+use acrn_abi::{Gpa, VcpuId, VmId};
+use acrn_lifecycle::{Caller, VcpuState, VmRequest, VmState};
+use core::fmt::Write;
+use core::sync::atomic::Ordering;
+
+/// VMs that exist.
+pub(super) fn known() -> impl Iterator<Item = &'static Vm> {
+    vm::all()
+        .iter()
+        .filter(|vm| vm.vcpu_count() > 0 && *vm.state.lock() != VmState::PoweredOff)
+}
+
+/// The VM of that number; says so when there is none.
+pub(super) fn existing(id: VmId) -> Option<&'static Vm> {
+    let found = known().find(|vm| vm.id == id);
+    if found.is_none() {
+        say(format_args!("there is no VM {id}"));
+    }
+    found
+}
+
+fn kind(vm: &Vm) -> &'static str {
+    if vm.is_service() { "service" } else { "user" }
+}
+
+pub(super) fn list_vms() {
+    say(format_args!(
+        "{:<6}{:<18}{:<20}{:<9}VCPUS",
+        "VM ID", "NAME", "STATE", "KIND"
+    ));
+    for vm in known() {
+        let state = *vm.state.lock();
+        say(format_args!(
+            "{:<6}{:<18}{:<20}{:<9}{}",
+            vm.id.0,
+            vm.name().as_str(),
+            state.name(),
+            kind(vm),
+            vm.vcpu_count()
+        ));
+    }
+}
+
+fn state_of(vcpu: &Vcpu) -> VcpuState {
+    if !vcpu.shared.active.load(Ordering::Relaxed) {
+        return VcpuState::Offline;
+    }
+    match vcpu.wait() {
+        Wait::StartUp => VcpuState::Init,
+        Wait::Stopped => VcpuState::Zombie,
+        Wait::Nothing | Wait::Halt | Wait::Io => VcpuState::Running,
+    }
+}
+
+const fn wait_name(wait: Wait) -> &'static str {
+    match wait {
+        Wait::Nothing => "-",
+        Wait::Halt => "interrupt",
+        Wait::Io => "device model",
+        Wait::StartUp => "start-up IPI",
+        Wait::Stopped => "stopped",
+    }
+}
+
+pub(super) fn list_vcpus() {
+    say(format_args!(
+        "{:<7}{:<9}{:<9}{:<11}{:<9}WAITS FOR",
+        "VM ID", "PCPU ID", "VCPU ID", "ROLE", "STATE"
+    ));
+    for vcpu in known().flat_map(Vm::active_vcpus) {
+        let role = if vcpu.id.0 == 0 {
+            "primary"
+        } else {
+            "secondary"
+        };
+        say(format_args!(
+            "{:<7}{:<9}{:<9}{role:<11}{:<9}{}",
+            vcpu.vm_id().0,
+            vcpu.pcpu().0,
+            vcpu.id.0,
+            state_of(vcpu).name(),
+            wait_name(vcpu.wait())
+        ));
+    }
+}
+
+pub(super) fn registers(id: VmId, number: VcpuId) {
+    let Some(vm) = existing(id) else { return };
+    let Some(vcpu) = vm.vcpu(number.index()) else {
+        say(format_args!("vm{id} has no vCPU {number}"));
+        return;
+    };
+    match ask(vcpu.pcpu(), Work::Snapshot(vcpu)) {
+        Answer::Snapshot(snapshot) => show(&snapshot),
+        Answer::Silent => say(format_args!("CPU {} does not answer", vcpu.pcpu())),
+        _ => say(format_args!("vm{id} is being changed; try again")),
+    }
+}
+
+fn show(s: &Snapshot) {
+    const NAMES: [&str; 16] = [
+        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12",
+        "r13", "r14", "r15",
+    ];
+    const SEGMENTS: [&str; 8] = ["es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"];
+    say(format_args!(
+        "rip {:016x}  rflags {:08x}  cpl {}  waits for {}",
+        s.rip,
+        s.rflags,
+        s.control.cpl,
+        wait_name(s.wait)
+    ));
+    for (i, (name, value)) in NAMES.iter().zip(&s.gpr).enumerate() {
+        let end = if i % 4 == 3 { "\r\n" } else { "  " };
+        let _ = write!(Out, "{name:>3} {value:016x}{end}");
+    }
+    let c = &s.control;
+    say(format_args!(
+        "cr0 {:x}  cr2 {:x}  cr3 {:x}  cr4 {:x}  efer {:x}",
+        c.cr0, c.cr2, c.cr3, c.cr4, c.efer
+    ));
+    for (name, segment) in SEGMENTS.iter().zip(&s.segments) {
+        say(format_args!(
+            "{name:>4} {:04x}  base {:016x}  limit {:08x}  access {:05x}",
+            segment.selector, segment.base, segment.limit, segment.access
+        ));
+    }
+    say(format_args!("stack from {:#x}:", s.gpr[4]));
+    for row in s.stack.chunks(4) {
+        for word in row {
+            let _ = match word {
+                Some(word) => write!(Out, " {word:016x}"),
+                None => write!(Out, " {:-<16}", ""),
+            };
+        }
+        let _ = Out.write_str("\r\n");
+    }
+}
+
+/// One pin at a time under the lock, which the VM's CPUs need too.
+pub(super) fn ioapic(id: VmId) {
+    let Some(vm) = existing(id) else { return };
+    say(format_args!(
+        "GSI  VECTOR  MODE             TRIGGER  POLARITY  IRR  MASK  LINE  DESTINATION"
+    ));
+    for number in 0..crate::arch::ioapic::MAX_IOAPICS {
+        for pin in 0..=u8::MAX {
+            let found = vm.ioapics.lock().get(number).and_then(|(_, device)| {
+                let gsi = device.gsi_base().0 + u32::from(pin);
+                Some((gsi, device.rte(pin)?, device.is_asserted(pin)))
+            });
+            let Some((gsi, rte, asserted)) = found else {
+                break;
+            };
+            let mut mode = arrayvec::ArrayString::<16>::new();
+            let _ = write!(mode, "{:?}", rte.mode());
+            say(format_args!(
+                "{gsi:<5}{:#04x}    {mode:<17}{:<9}{:<10}{:<5}{:<6}{:<6}{:?}",
+                rte.vector().0,
+                if rte.level() { "level" } else { "edge" },
+                if rte.active_low() { "low" } else { "high" },
+                u8::from(rte.remote_irr()),
+                u8::from(rte.masked()),
+                u8::from(asserted),
+                rte.destination()
+            ));
+        }
+    }
+}
+
+pub(super) fn exits(only: Option<VmId>) {
+    if only.is_some_and(|id| existing(id).is_none()) {
+        return;
+    }
+    for vm in known().filter(|vm| only.is_none_or(|id| id == vm.id)) {
+        for vcpu in vm.active_vcpus() {
+            say(format_args!(
+                "vm{} vcpu{}\r\n{:<16}{:>14}{:>18}{:>12}",
+                vm.id, vcpu.id, "REASON", "COUNT", "TICKS", "AVERAGE"
+            ));
+            for (reason, name) in Exit::NAMES.iter().enumerate() {
+                let (count, ticks) = vcpu.shared.stats.get(reason);
+                if count != 0 {
+                    let average = ticks / count;
+                    say(format_args!(
+                        "{name:<16}{count:>14}{ticks:>18}{average:>12}"
+                    ));
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn dump(id: VmId, gpa: Gpa, length: u32) {
+    let Some(vm) = existing(id) else { return };
+    let mut done = 0;
+    while done < u64::from(length) {
+        let mut bytes = [0; 16];
+        let here = (u64::from(length) - done).min(16) as usize;
+        let at = gpa.checked_add(done);
+        let Some(at) = at.filter(|at| vm.read(*at, &mut bytes[..here])) else {
+            say(format_args!("vm{id} has no memory at {gpa} + {done:#x}"));
+            return;
+        };
+        let _ = write!(Out, "{:016x} ", at.0);
+        for byte in &bytes[..here] {
+            let _ = write!(Out, " {byte:02x}");
+        }
+        let _ = write!(Out, "{:1$}  ", "", (16 - here) * 3);
+        for byte in &bytes[..here] {
+            let shown = if byte.is_ascii_graphic() || *byte == b' ' {
+                char::from(*byte)
+            } else {
+                '.'
+            };
+            let _ = Out.write_char(shown);
+        }
+        let _ = Out.write_str("\r\n");
+        done += here as u64;
+    }
+}
+
+/// A VM that the shell may stop and start: not the Service VM, whose guests depend on it.
+fn user(id: VmId) -> Option<&'static Vm> {
+    let vm = existing(id)?;
+    if vm.is_service() {
+        say(format_args!(
+            "vm{id} is the Service VM; `reboot` restarts it"
+        ));
+        return None;
+    }
+    Some(vm)
+}
+
+/// Follows the state machine and, when it agrees, carries `act` out under the state's lock.
+fn change(vm: &Vm, request: VmRequest, act: impl FnOnce()) {
+    let mut state = vm.state.lock();
+    match state.on(request, Caller::Hypervisor, vm.standing()) {
+        Ok(next) => {
+            act();
+            *state = next;
+            say(format_args!("vm{} is {next}", vm.id));
+        }
+        Err(refused) => say(format_args!("vm{}: {refused}", vm.id)),
+    }
+}
+
+pub(super) fn pause(id: VmId) {
+    if let Some(vm) = user(id) {
+        change(vm, VmRequest::Pause, || vm.stop_running());
+    }
+}
+
+pub(super) fn resume(id: VmId) {
+    if let Some(vm) = user(id) {
+        change(vm, VmRequest::Resume, || vm.let_run());
+    }
+}
+
+pub(super) fn reset(id: VmId) {
+    if user(id).is_some() {
+        say(format_args!("only its Device Model can reset vm{id}"));
+    }
+}
+
+/// Its Device Model still owns it and destroys it.
+pub(super) fn stop(id: VmId) {
+    pause(id);
+}
+
+/// Stops every VM, before the machine ends.
+pub(super) fn stop_all() {
+    known().for_each(Vm::stop_running);
+}

@@ -1,0 +1,156 @@
+//! The shell on the serial console: takes what is typed and carries commands out.
+//!
+//! It runs in the loop of the first CPU, between two vCPUs, so a long answer delays that CPU's
+//! guests and nobody else. What belongs to another CPU is asked for through [`work`]. A log line
+//! takes the line being typed off the screen and puts it back below itself ([`hide_line`]).
+
+mod guests;
+mod machine;
+pub mod work;
+
+use crate::console::{self, Out};
+use crate::lifecycle;
+use acrn_abi::VmId;
+use acrn_shell::{COMMANDS, Command, Help, LineEditor, PROMPT};
+use core::fmt::Write;
+use spin::{Mutex, MutexGuard};
+
+/// The line being typed, and whether the screen shows it.
+struct Screen {
+    editor: LineEditor,
+    shown: bool,
+}
+
+static SCREEN: Mutex<Screen> = Mutex::new(Screen {
+    editor: LineEditor::new(),
+    shown: false,
+});
+
+/// Shows the prompt on a line of its own.
+pub fn prompt() {
+    let _ = Out.write_str("\r\n");
+    show(&mut SCREEN.lock());
+}
+
+fn show(screen: &mut Screen) {
+    screen.shown = true;
+    let _ = write!(Out, "{PROMPT} {}", screen.editor.text());
+}
+
+/// Takes a typed byte.
+pub fn input(byte: u8) {
+    let mut screen = SCREEN.lock();
+    let line = screen.editor.push(byte, &mut |byte| {
+        let _ = Out.write_char(char::from(byte));
+    });
+    let Some(line) = line else { return };
+    // Free while the command runs: it may log.
+    screen.shown = false;
+    drop(screen);
+    let stays = match Command::parse(&line) {
+        None => true,
+        Some(Ok(command)) => execute(command),
+        Some(Err(error)) => {
+            say(format_args!("{error}"));
+            true
+        }
+    };
+    if stays {
+        show(&mut SCREEN.lock());
+    }
+}
+
+/// Keeps the line being typed off the screen while it lives.
+pub struct Hidden(MutexGuard<'static, Screen>);
+
+/// Makes room for a log line.
+pub fn hide_line() -> Hidden {
+    let screen = SCREEN.lock();
+    if screen.shown {
+        let _ = write!(
+            Out,
+            "\r{:1$}\r",
+            "",
+            PROMPT.len() + 1 + screen.editor.text().len()
+        );
+    }
+    Hidden(screen)
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if self.0.shown {
+            show(&mut self.0);
+        }
+    }
+}
+
+/// One line of an answer.
+fn say(text: core::fmt::Arguments<'_>) {
+    let _ = write!(Out, "{text}\r\n");
+}
+
+/// Carries a command out; `false` when the console is no longer the shell's.
+fn execute(command: Command) -> bool {
+    match command {
+        Command::Help(None) => COMMANDS.iter().for_each(|help| say(format_args!("{help}"))),
+        Command::Help(Some(help)) => explain(help),
+        Command::Version => machine::version(),
+        Command::VmList => guests::list_vms(),
+        Command::VcpuList => guests::list_vcpus(),
+        Command::VcpuDumpreg(vm, vcpu) => guests::registers(vm, vcpu),
+        Command::VmConsole(vm) => return !attach(vm),
+        Command::VmPause(vm) => guests::pause(vm),
+        Command::VmResume(vm) => guests::resume(vm),
+        Command::VmReset(vm) => guests::reset(vm),
+        Command::VmStop(vm) => guests::stop(vm),
+        Command::Interrupts => machine::interrupts(),
+        Command::PassThrough => machine::pass_through(),
+        Command::Vioapic(vm) => guests::ioapic(vm),
+        Command::Exits(vm) => guests::exits(vm),
+        Command::Memory => machine::memory(),
+        Command::Log => crate::log::replay(|byte| {
+            let _ = Out.write_char(char::from(byte));
+        }),
+        Command::Loglevel(None) => say(format_args!("{}", crate::log::level())),
+        Command::Loglevel(Some(level)) => crate::log::set_level(level),
+        Command::Cpuid { leaf, subleaf } => machine::cpuid(leaf, subleaf),
+        Command::ReadMsr { cpu, msr } => machine::read_msr(cpu, msr),
+        Command::WriteMsr { cpu, msr, value } => machine::write_msr(cpu, msr, value),
+        Command::Dump { vm, gpa, length } => guests::dump(vm, gpa, length),
+        Command::Trace(vm) => {
+            crate::stats::dump_last_exits(&mut Out, |id| vm.is_none_or(|v| v == id));
+        }
+        Command::Reboot => {
+            guests::stop_all();
+            lifecycle::reboot()
+        }
+        Command::Poweroff => {
+            guests::stop_all();
+            lifecycle::power_off()
+        }
+    }
+    true
+}
+
+fn explain(help: &Help) {
+    let _ = help.usage(&mut Out);
+    say(format_args!(": {}", help.text));
+}
+
+/// Gives the console to a VM; says why not when it has none.
+fn attach(id: VmId) -> bool {
+    let Some(vm) = guests::existing(id) else {
+        return false;
+    };
+    if vm.uart.lock().port == 0 {
+        say(format_args!("vm{id} has no console UART"));
+        return false;
+    }
+    say(format_args!(
+        "console of vm{id} ({}); Ctrl-Space, then e, comes back here",
+        vm.name()
+    ));
+    console::attach(id);
+    true
+}
