@@ -69,9 +69,13 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     start_processors(platform);
     console::enable_input(platform);
     announce_protection(platform);
+    memory::open_frame_pool();
     match service::launch(&info, platform) {
         Ok(()) => {}
-        Err(error) => error!("no Service VM: {error}"),
+        Err(error) => {
+            error!("no Service VM: {error}");
+            crate::shell::prompt();
+        }
     }
     drop(info);
     run::enter(PcpuId(0))
@@ -130,8 +134,7 @@ fn lay_out_memory(info: &BootInfo) {
         }
     }
     let image = arch::boot::image();
-    // To the next 2 MiB: nested tables then need no small page at its end.
-    let end = image.end.next_multiple_of(2 << 20);
+    let end = image.end;
     let _ = map.set(Hpa(image.start), end - image.start, MemoryKind::Reserved);
     for module in &info.modules {
         let start = module.start.align_down(acrn_abi::PAGE_SIZE);

@@ -16,6 +16,7 @@
 //! | [`console`], [`shell`], [`log`], [`stats`] | what people see |
 #![no_std]
 #![no_main]
+#![expect(bad_asm_style, reason = "boot code mixes in AT&T lines for addresses that Intel syntax cannot say")]
 
 #[macro_use]
 mod log;

@@ -86,7 +86,7 @@ pub fn allocate_boot(size: u64, align: u64) -> Option<Hpa> {
 }
 
 /// Builds the ownership map: usable memory is `owner`'s, the hypervisor's is its own, the rest
-/// are devices. Then opens the frame pool.
+/// are devices.
 pub fn build_ownership(owner: Owner) -> Result<(), NoMemory> {
     let pages = (top() / PAGE_SIZE) as usize;
     let wanted = pages as u64 * 2;
@@ -115,7 +115,7 @@ pub fn build_ownership(owner: Owner) -> Result<(), NoMemory> {
         }
     }
     let image = boot::image();
-    let end = image.end.next_multiple_of(2 << 20);
+    let end = image.end;
     owners
         .set_range(Hpa(image.start), end - image.start, Owner::Hypervisor)
         .map_err(failed)?;
@@ -125,11 +125,14 @@ pub fn build_ownership(owner: Owner) -> Result<(), NoMemory> {
         .map_err(failed)?;
     drop(guard);
     *OWNERS.lock() = Some(owners);
-    let next = POOL_NEXT
-        .load(Ordering::Relaxed)
-        .next_multiple_of(PAGE_SIZE);
-    FRAMES.lock().open(next, POOL_END.load(Ordering::Relaxed));
     Ok(())
+}
+
+/// Ends boot-time allocation: what is left of the pool becomes frames of nested tables.
+pub fn open_frame_pool() {
+    let end = POOL_END.load(Ordering::Relaxed);
+    let next = POOL_NEXT.swap(end, Ordering::Relaxed).next_multiple_of(PAGE_SIZE);
+    FRAMES.lock().open(next, end);
 }
 
 static CLAIMED: Mutex<ArrayVec<(u64, u64), 8>> = Mutex::new(ArrayVec::new_const());

@@ -11,6 +11,10 @@ use spin::Mutex;
 /// Most physical CPUs that are used; further ones stay off.
 pub const MAX_CPUS: usize = 16;
 
+/// A page for hardware.
+#[repr(C, align(4096))]
+pub struct Page([u8; 4096]);
+
 /// One physical CPU.
 #[repr(C, align(4096))]
 pub struct PerCpu {
@@ -33,9 +37,9 @@ pub struct PerCpu {
     pub exits: crate::stats::ExitRing,
     segments: UnsafeCell<Segments>,
     /// Vendor's host state page (VMSAVE area, VMXON region).
-    pub host_state: UnsafeCell<[u8; 4096]>,
+    pub host_state: UnsafeCell<Page>,
     /// VM_HSAVE_PA area.
-    pub host_save: UnsafeCell<[u8; 4096]>,
+    pub host_save: UnsafeCell<Page>,
 }
 
 // SAFETY: the UnsafeCells are touched by the CPU that the entry belongs to alone; the rest is
@@ -55,8 +59,8 @@ impl PerCpu {
             interrupts: [const { AtomicU64::new(0) }; 256],
             exits: crate::stats::ExitRing::new(),
             segments: UnsafeCell::new(Segments::new()),
-            host_state: UnsafeCell::new([0; 4096]),
-            host_save: UnsafeCell::new([0; 4096]),
+            host_state: UnsafeCell::new(Page([0; 4096])),
+            host_save: UnsafeCell::new(Page([0; 4096])),
         }
     }
 

@@ -111,7 +111,7 @@ fn map_everything(platform: &Platform) -> Result<NestedTable, Error> {
     let image = boot::image();
     hide(
         image.start,
-        image.end.next_multiple_of(2 << 20) - image.start,
+        image.end - image.start,
     )?;
     let (pool, size) = memory::pool();
     hide(pool.get(), size)?;

@@ -38,10 +38,10 @@ mb2_header:
     // Address.
     .short 2, 0
     .long 24
-    .long mb2_header
-    .long __image_start
-    .long __load_end
-    .long __image_end
+    .long mb2_header - mb1_header + LINK
+    .long LINK
+    .long __load_end - mb1_header + LINK
+    .long __image_end - mb1_header + LINK
     // Entry.
     .short 3, 0
     .long 12
@@ -73,7 +73,9 @@ boot_entry32:
     call boot_base
 boot_base:
     pop ebp
-    lea esp, [ebp + (boot_stack_top - boot_base)]
+    .att_syntax prefix
+    leal boot_stack_top - boot_base(%ebp), %esp
+    .intel_syntax noprefix
     mov edi, eax                     // magic
     mov esi, ebx                     // information
     // Long mode there?
@@ -86,11 +88,15 @@ boot_base:
     bt edx, 29
     jnc no_long_mode
     // Identity map of the first 4 GiB with 2 MiB pages.
-    lea eax, [ebp + (boot_pml4 - boot_base)]
-    lea ecx, [ebp + (boot_pdpt - boot_base)]
+    .att_syntax prefix
+    leal boot_pml4 - boot_base(%ebp), %eax
+    leal boot_pdpt - boot_base(%ebp), %ecx
+    .intel_syntax noprefix
     lea edx, [ecx + 3]
     mov [eax], edx
-    lea edx, [ebp + (boot_pd - boot_base) + 3]
+    .att_syntax prefix
+    leal boot_pd - boot_base + 3(%ebp), %edx
+    .intel_syntax noprefix
     mov [ecx], edx
     add edx, 0x1000
     mov [ecx + 8], edx
@@ -98,7 +104,9 @@ boot_base:
     mov [ecx + 16], edx
     add edx, 0x1000
     mov [ecx + 24], edx
-    lea ecx, [ebp + (boot_pd - boot_base)]
+    .att_syntax prefix
+    leal boot_pd - boot_base(%ebp), %ecx
+    .intel_syntax noprefix
     mov edx, 0x83
     xor ebx, ebx
 2:  mov [ecx + ebx*8], edx
@@ -118,16 +126,22 @@ boot_base:
     and eax, 0x9ffffffb              // caches on, no FPU emulation
     or eax, 0x80000003               // PG, MP, PE
     mov cr0, eax
-    lea eax, [ebp + (boot_gdt - boot_base)]
-    mov [ebp + (boot_gdtr - boot_base) + 2], eax
-    lgdt [ebp + (boot_gdtr - boot_base)]
+    .att_syntax prefix
+    leal boot_gdt - boot_base(%ebp), %eax
+    movl %eax, boot_gdtr - boot_base + 2(%ebp)
+    lgdtl boot_gdtr - boot_base(%ebp)
+    .intel_syntax noprefix
     push 8
-    lea eax, [ebp + (boot_entry64 - boot_base)]
+    .att_syntax prefix
+    leal boot_entry64 - boot_base(%ebp), %eax
+    .intel_syntax noprefix
     push eax
     retf
 
 no_long_mode:
-    lea esi, [ebp + (no_long_mode_text - boot_base)]
+    .att_syntax prefix
+    leal no_long_mode_text - boot_base(%ebp), %esi
+    .intel_syntax noprefix
 3:  mov al, [esi]
     test al, al
     jz 5f
@@ -207,10 +221,12 @@ trampoline_start:
     mov ds, ax
     movzx ebx, ax
     shl ebx, 4                       // run-time address of the trampoline
-    lea eax, [ebx + (tramp32 - trampoline_start)]
-    mov dword ptr [tramp_far32 - trampoline_start], eax
-    lea eax, [ebx + (tramp_gdt - trampoline_start)]
-    mov dword ptr [tramp_gdtr + 2 - trampoline_start], eax
+    .att_syntax prefix
+    leal tramp32 - trampoline_start(%ebx), %eax
+    movl %eax, tramp_far32 - trampoline_start
+    leal tramp_gdt - trampoline_start(%ebx), %eax
+    movl %eax, tramp_gdtr + 2 - trampoline_start
+    .intel_syntax noprefix
     .byte 0x66, 0x0f, 0x01, 0x16     // lgdt with a 32-bit base
     .short tramp_gdtr - trampoline_start
     mov eax, cr0
@@ -227,7 +243,9 @@ tramp32:
     mov eax, cr4
     or eax, 0x620
     mov cr4, eax
-    mov eax, [ebx + (tramp_cr3 - trampoline_start)]
+    .att_syntax prefix
+    movl tramp_cr3 - trampoline_start(%ebx), %eax
+    .intel_syntax noprefix
     mov cr3, eax
     mov ecx, 0xC0000080
     rdmsr
@@ -237,16 +255,20 @@ tramp32:
     and eax, 0x9ffffffb
     or eax, 0x80010003               // PG, WP, MP, PE
     mov cr0, eax
-    lea eax, [ebx + (tramp64 - trampoline_start)]
-    mov [ebx + (tramp_far64 - trampoline_start)], eax
+    .att_syntax prefix
+    leal tramp64 - trampoline_start(%ebx), %eax
+    movl %eax, tramp_far64 - trampoline_start(%ebx)
+    .intel_syntax noprefix
     .byte 0xff, 0xab                 // far jump through [ebx + tramp_far64]
     .long tramp_far64 - trampoline_start
 .code64
 tramp64:
     mov ebx, ebx
-    mov rsp, [rbx + (tramp_stack - trampoline_start)]
-    mov rdi, [rbx + (tramp_arg - trampoline_start)]
-    mov rax, [rbx + (tramp_entry - trampoline_start)]
+    .att_syntax prefix
+    movq tramp_stack - trampoline_start(%rbx), %rsp
+    movq tramp_arg - trampoline_start(%rbx), %rdi
+    movq tramp_entry - trampoline_start(%rbx), %rax
+    .intel_syntax noprefix
     xor ebp, ebp
     call rax
 9:  hlt

@@ -4,6 +4,7 @@
 pub mod apic;
 pub mod boot;
 pub mod cpu;
+pub mod device;
 pub mod exception;
 pub mod ioapic;
 pub mod paging;

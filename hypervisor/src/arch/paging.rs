@@ -3,7 +3,9 @@
 
 use super::{apic, boot, cpu, ioapic, uart};
 use crate::memory::{self, allocate_table};
+use crate::percpu;
 use acrn_abi::Hpa;
+use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const PRESENT: u64 = 1;
@@ -16,7 +18,14 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 const MIB2: u64 = 2 << 20;
 
+/// Where each CPU has a page of its own, to look at device memory that is not mapped otherwise.
+const WINDOWS: u64 = 0xffff_ff80_0000_0000;
+
 static ROOT: AtomicU64 = AtomicU64::new(0);
+/// The page table of the windows: one entry a CPU.
+static WINDOW_TABLE: AtomicU64 = AtomicU64::new(0);
+/// First physical address that the processor cannot express.
+static ADDRESS_LIMIT: AtomicU64 = AtomicU64::new(0);
 
 /// The pool has no frame left for a table.
 #[derive(Debug)]
@@ -48,8 +57,40 @@ pub fn build(ecam: Option<(Hpa, u64)>) -> Result<(), OutOfTables> {
         };
         map_small(root, address, flags)?;
     }
+    let pdpt = next(root, WINDOWS >> 39, 1 << 39)?;
+    let directory = next(pdpt, WINDOWS >> 30, 1 << 30)?;
+    let windows = next(directory, WINDOWS >> 21, 1 << 21)?;
+    WINDOW_TABLE.store(windows, Ordering::Relaxed);
+    ADDRESS_LIMIT.store(1 << cpu::physical_address_bits(), Ordering::Relaxed);
     ROOT.store(root, Ordering::Relaxed);
     Ok(())
+}
+
+/// Whether [`build`] is done, and with it what it maps beyond the first 4 GiB.
+pub fn is_built() -> bool {
+    ROOT.load(Ordering::Relaxed) != 0
+}
+
+/// Maps a page uncached into this CPU's window, until the next call on this CPU, and returns its
+/// virtual address. `None` before the tables are there and for an address that no processor has.
+pub fn open_window(page: Hpa) -> Option<u64> {
+    let table = WINDOW_TABLE.load(Ordering::Relaxed);
+    if table == 0 || page.get() >= ADDRESS_LIMIT.load(Ordering::Relaxed) {
+        return None;
+    }
+    let index = u64::from(percpu::current_id().0);
+    let address = WINDOWS + index * 4096;
+    let slot = entry(table, index);
+    let wanted = page.get() & ADDRESS | PRESENT | WRITE | NX | UNCACHED;
+    // SAFETY: this CPU alone uses the entry and the page behind it, and no reference into the
+    // window outlives the access it was opened for.
+    unsafe {
+        if slot.read_volatile() & !0x60 != wanted {
+            slot.write_volatile(wanted);
+            asm!("invlpg [{}]", in(reg) address, options(nostack, preserves_flags));
+        }
+    }
+    Some(address)
 }
 
 fn uncached_ranges(ecam: Option<(Hpa, u64)>) -> impl Iterator<Item = (u64, u64)> {

@@ -207,7 +207,7 @@ unsafe extern "C" {
     /// # Safety
     /// `vmcb` is a complete, page-aligned control block at its physical address; `host` holds the
     /// host state of this CPU as VMSAVE stored it.
-    pub fn svm_enter(registers: *mut Registers, vmcb: *mut Vmcb, host: *mut [u8; 4096]);
+    pub fn svm_enter(registers: *mut Registers, vmcb: *mut Vmcb, host: *mut crate::percpu::Page);
 }
 
 global_asm!(
