@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use acrn_abi::hsm::{IoEventFd, IrqFd, VmMemmap};
@@ -50,6 +50,8 @@ pub struct FakeHsm {
     changed: Condvar,
     /// vCPUs that a created VM has.
     pub vcpus: AtomicU16,
+    /// The page of requests, once a VM runs.
+    pub page: OnceLock<Arc<RequestPage>>,
     /// Creation fails.
     pub refuse: std::sync::atomic::AtomicBool,
 }
@@ -62,34 +64,39 @@ impl FakeHsm {
         Arc::new(fake)
     }
 
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn record(&self, call: Call) -> io::Result<()> {
-        self.inner.lock().unwrap().calls.push(call);
+        self.lock().calls.push(call);
         self.changed.notify_all();
         Ok(())
     }
 
     /// What was called since the last time.
     pub fn take_calls(&self) -> Vec<Call> {
-        std::mem::take(&mut self.inner.lock().unwrap().calls)
+        std::mem::take(&mut self.lock().calls)
     }
 
     /// Waits until `call` has been made.
     pub fn wait_for(&self, call: &Call) {
-        let inner = self.inner.lock().unwrap();
-        let (_inner, timeout) = self
+        let inner = self.lock();
+        let (inner, timeout) = self
             .changed
             .wait_timeout_while(inner, Duration::from_secs(10), |inner| {
                 !inner.calls.contains(call)
             })
             .unwrap();
-        assert!(!timeout.timed_out(), "{call:?} was never called");
+        assert!(!timeout.timed_out(), "{call:?} was never called, only {:?}", inner.calls);
     }
 
     /// Plays a vCPU: puts a request, waits for the answer. Panics after ten seconds.
     pub fn access(&self, page: &RequestPage, vcpu: u16, request: &IoRequest) -> u64 {
         let bit = 1 << vcpu;
+        // Under the lock, as the driver does it, so that no answer comes in between.
+        let mut inner = self.lock();
         page.put(vcpu.into(), request);
-        let mut inner = self.inner.lock().unwrap();
         inner.waiting |= bit;
         self.changed.notify_all();
         let (mut inner, timeout) = self
@@ -100,7 +107,7 @@ impl FakeHsm {
             .unwrap();
         assert!(!timeout.timed_out(), "a request was never answered");
         inner.done &= !bit;
-        page.complete(vcpu.into())
+        page.result(vcpu.into())
     }
 
     /// Reads a port.
@@ -212,7 +219,7 @@ impl Hsm for FakeHsm {
         self.record(Call::Client)
     }
     fn wait_request(&self) -> io::Result<()> {
-        let inner = self.inner.lock().unwrap();
+        let inner = self.lock();
         let mut inner = self
             .changed
             .wait_while(inner, |inner| inner.waiting == 0 && !inner.woken)
@@ -221,11 +228,14 @@ impl Hsm for FakeHsm {
         Ok(())
     }
     fn wake(&self) {
-        self.inner.lock().unwrap().woken = true;
+        self.lock().woken = true;
         self.changed.notify_all();
     }
     fn finish_request(&self, vcpu: u16) -> io::Result<()> {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.lock();
+        if let Some(page) = self.page.get() {
+            page.complete(vcpu.into());
+        }
         inner.waiting &= !(1 << vcpu);
         inner.done |= 1 << vcpu;
         self.changed.notify_all();

@@ -38,8 +38,9 @@ impl Guest {
         let memory = Memory::ordinary(Layout::new(spec.memory)).unwrap();
         let mut vm =
             Vm::create(&spec, program, <_>::default(), hsm.clone(), memory).expect("creation");
-        vm.start().expect("start");
         let (page, events) = (vm.page.clone(), vm.events());
+        assert!(hsm.page.set(page.clone()).is_ok());
+        vm.start().expect("start");
         let thread = Some(std::thread::spawn(move || vm.run()));
         Self { hsm, page, events, thread, _kernel: kernel }
     }
