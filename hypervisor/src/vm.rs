@@ -388,18 +388,28 @@ impl Vm {
             let mut ioapics = self.ioapics.lock();
             for (_, ioapic) in ioapics.iter_mut() {
                 let base = ioapic.gsi_base().0;
-                ioapic.end_of_interrupt(vector, &mut |pin, delivery| {
+                // A passed-through line falls first: the hardware says whether it is still high
+                // once its pin is open again.
+                for pin in 0..ioapic.pins() {
                     let gsi = Gsi(base + u32::from(pin));
-                    if crate::irq::is_passed_through(self.id, gsi) {
-                        let _ = ended.try_push(gsi);
-                    } else if let Some(delivery) = delivery {
+                    let concerned = ioapic.is_asserted(pin)
+                        && ioapic.rte(pin).is_some_and(|r| r.level() && r.vector() == vector)
+                        && crate::irq::is_passed_through(self.id, gsi);
+                    if concerned && ended.try_push(gsi).is_ok() {
+                        let _ = ioapic.set_level(pin, false);
+                    }
+                }
+                ioapic.end_of_interrupt(vector, &mut |_, delivery| {
+                    if let Some(delivery) = delivery {
                         let _ = again.try_push(delivery);
                     }
                 });
             }
         }
         for gsi in ended {
-            self.set_line(gsi, false);
+            if gsi.0 < 16 {
+                self.with_pic(|pic| pic.set_irq(gsi.0 as u8, false));
+            }
             crate::irq::reopen(self, gsi);
         }
         for delivery in again {

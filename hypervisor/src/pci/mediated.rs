@@ -1,0 +1,175 @@
+//! Which pages of device memory the Service VM reaches only by emulation, and where the BARs of a
+//! guest may lie.
+//!
+//! Locks are taken in the order functions, nested tables, and then this module's list, which is
+//! held for no call to anywhere else.
+
+use super::host;
+use crate::arch::{apic, ioapic};
+use crate::memory;
+use crate::vcpu::Vcpu;
+use crate::virt::NestedTable;
+use crate::vm::Vm;
+use acrn_abi::{Bdf, Gpa, Hpa, PAGE_SIZE};
+use acrn_memory::{Access, MemType, Owner};
+use arrayvec::ArrayVec;
+use spin::Mutex;
+
+/// Whole pages: first address and end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    start: u64,
+    end: u64,
+}
+
+impl Pages {
+    /// The pages that `size` bytes at `start` touch; `None` beyond the address space.
+    pub fn around(start: u64, size: u64) -> Option<Self> {
+        let end = start.checked_add(size)?.checked_next_multiple_of(PAGE_SIZE)?;
+        let start = start & !(PAGE_SIZE - 1);
+        Some(Self { start, end })
+    }
+
+    fn contains(&self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+
+    fn overlaps(&self, start: u64, end: u64) -> bool {
+        self.start < end && start < self.end
+    }
+}
+
+/// What is hidden from all guests, without anything that answers for it.
+static HIDDEN: Mutex<ArrayVec<Pages, 16>> = Mutex::new(ArrayVec::new_const());
+/// MSI-X tables by function. While a BAR moves a function has two ranges.
+static TABLES: Mutex<ArrayVec<(Bdf, Pages), { 2 * super::MAX_FUNCTIONS }>> =
+    Mutex::new(ArrayVec::new_const());
+
+/// Hides device memory of the hypervisor itself.
+pub fn hide(pages: Pages) {
+    if HIDDEN.lock().try_push(pages).is_err() {
+        crate::warning!("PCI: {:#x} cannot be hidden from the Service VM", pages.start);
+    }
+}
+
+/// Whether an address is hidden.
+pub fn is_hidden(gpa: Gpa) -> bool {
+    HIDDEN.lock().iter().any(|pages| pages.contains(gpa.0))
+}
+
+/// Whether an address is on a page with an MSI-X table.
+pub fn holds_table(gpa: Gpa) -> bool {
+    TABLES.lock().iter().any(|(_, pages)| pages.contains(gpa.0))
+}
+
+/// The functions with a table on the page of an address; BARs below 4 KiB can share one.
+pub fn functions_at(gpa: Gpa) -> ArrayVec<Bdf, 8> {
+    let tables = TABLES.lock();
+    let here = tables.iter().filter(|(_, pages)| pages.contains(gpa.0));
+    here.map(|(bdf, _)| *bdf).take(8).collect()
+}
+
+/// Whether an address may not be mapped for the Service VM.
+pub fn is_mediated(gpa: Gpa) -> bool {
+    host::window_at(gpa).is_some() || holds_table(gpa) || is_hidden(gpa)
+}
+
+/// Takes what is mediated out of a range that was just mapped. `false` when there is no memory
+/// for the tables that this takes.
+pub fn exclude(table: &mut NestedTable, start: Gpa, size: u64) -> bool {
+    let end = start.0.saturating_add(size);
+    let mut take_out = |from: u64, to: u64| {
+        let (from, to) = (from.max(start.0), to.min(end));
+        from >= to || table.unmap(Gpa(from), to - from).is_ok()
+    };
+    let mut done = true;
+    for window in host::windows() {
+        let (from, size) = window.extent();
+        done &= take_out(from, from + size);
+    }
+    for pages in HIDDEN.lock().iter() {
+        done &= take_out(pages.start, pages.end);
+    }
+    for (_, pages) in TABLES.lock().iter() {
+        done &= take_out(pages.start, pages.end);
+    }
+    done
+}
+
+/// A function's table is at `pages` while the VM is not running yet.
+pub fn add_at_boot(bdf: Bdf, pages: Pages) {
+    let _ = TABLES.lock().try_push((bdf, pages));
+}
+
+/// Whether a function's table is known to be at `pages`.
+pub fn is_added(bdf: Bdf, pages: Pages) -> bool {
+    TABLES.lock().contains(&(bdf, pages))
+}
+
+/// Takes `pages` from the VM, which is about to put a function's table there. No lock may be
+/// held. `false` when that is impossible.
+pub fn add(vm: &Vm, caller: &Vcpu, bdf: Bdf, pages: Pages) -> bool {
+    {
+        let mut guard = vm.nested.lock();
+        if TABLES.lock().try_push((bdf, pages)).is_err() {
+            return false;
+        }
+        // Lazily mapped memory above the top may have no entry yet: there is nothing to take.
+        let done = guard
+            .as_mut()
+            .is_none_or(|table| exclude(table, Gpa(pages.start), pages.end - pages.start));
+        if !done {
+            TABLES.lock().retain(|entry| *entry != (bdf, pages));
+            return false;
+        }
+    }
+    vm.flush_translations(Some(caller));
+    true
+}
+
+/// A function's table is at `pages` now and nowhere else: gives other pages back to the VM.
+pub fn settle(vm: &Vm, bdf: Bdf, pages: Option<Pages>) {
+    let mut guard = vm.nested.lock();
+    let mut old: ArrayVec<Pages, 8> = ArrayVec::new();
+    TABLES.lock().retain(|(owner, at)| {
+        let leaves = *owner == bdf && Some(*at) != pages && old.try_push(*at).is_ok();
+        !leaves
+    });
+    let Some(table) = guard.as_mut() else { return };
+    for range in old {
+        for page in (range.start..range.end).step_by(PAGE_SIZE as usize) {
+            // Above the top they are mapped again at their next use.
+            if page < memory::top() && !is_mediated(Gpa(page)) && may_decode(page, PAGE_SIZE) {
+                let (gpa, hpa) = (Gpa(page), Hpa(page));
+                let _ = table.map(gpa, hpa, PAGE_SIZE, Access::RW, MemType::Uncacheable);
+            }
+        }
+    }
+}
+
+/// Whether a guest may let a function decode these addresses: neither memory nor the
+/// hypervisor's devices nor the interrupt messages.
+pub fn may_decode(start: u64, size: u64) -> bool {
+    const MESSAGES: (u64, u64) = (apic::XAPIC_BASE, apic::XAPIC_BASE + (1 << 20));
+    let Some(pages) = Pages::around(start, size) else {
+        return false;
+    };
+    let windows = host::windows().iter().map(|w| w.extent());
+    let controllers = ioapic::controllers().iter().map(|c| (c.base, PAGE_SIZE));
+    let taken = pages.overlaps(MESSAGES.0, MESSAGES.1)
+        || windows.chain(controllers).any(|(at, size)| pages.overlaps(at, at + size))
+        || HIDDEN.lock().iter().any(|h| pages.overlaps(h.start, h.end));
+    if taken {
+        return false;
+    }
+    let end = pages.end.min(memory::top());
+    if pages.start >= end {
+        return true;
+    }
+    memory::OWNERS.lock().as_ref().is_none_or(|owners| {
+        let is_device = |owner| owner == Owner::Device;
+        owners
+            .check_range(Hpa(pages.start), end - pages.start, is_device)
+            .is_ok()
+    })
+}

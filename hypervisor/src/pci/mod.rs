@@ -1,0 +1,390 @@
+//! PCI: the Service VM owns the machine's functions, but for what the hypervisor keeps.
+//!
+//! Configuration accesses, by port or by the memory-mapped window, and the pages with MSI-X
+//! tables are emulated; everything else of a function is the VM's directly. What the guest
+//! programs as a message becomes a host interrupt that is forwarded ([`crate::irq`]).
+//!
+//! | module | job |
+//! |---|---|
+//! | [`host`] | the machine's configuration space |
+//! | [`device`] | one function: messages, BARs |
+//! | [`mediated`] | pages that are not mapped, addresses that BARs may have |
+//! | [`storage`] | room for MSI-X tables |
+//! | [`list`] | what the shell shows |
+//!
+//! A BAR of the guest may be written with any address, but the function decodes memory only while
+//! all of them are where device memory may be. A table's new pages are taken from the guest,
+//! on all its CPUs, before the function decodes there.
+
+mod device;
+mod host;
+mod list;
+mod mediated;
+mod storage;
+
+use crate::arch::{device as registers, uart};
+use crate::vcpu::Vcpu;
+use crate::virt::NestedTable;
+use acrn_abi::hypercall::Errno;
+use acrn_abi::{Bdf, Gpa, Hpa, PAGE_SIZE, VmId};
+use acrn_acpi::Platform;
+use acrn_vdev::pci::{
+    CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, ConfigAccess, ConfigAction, ConfigAddress, ConfigSpace,
+    all_ones, enumerate,
+};
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicU32, Ordering};
+use device::{Device, Owner};
+use host::Host;
+use spin::Mutex;
+use storage::Storage;
+
+pub use list::list;
+
+/// Most functions of the machine; others stay hidden.
+pub const MAX_FUNCTIONS: usize = 128;
+
+const VENDOR: u16 = 0x00;
+const COMMAND: u16 = 0x04;
+const BAR0: u16 = 0x10;
+const BUS_NUMBERS: u16 = 0x18;
+
+/// All functions, sorted.
+struct Functions {
+    list: ArrayVec<Device, MAX_FUNCTIONS>,
+    storage: Storage,
+}
+
+static FUNCTIONS: Mutex<Functions> = Mutex::new(Functions {
+    list: ArrayVec::new_const(),
+    storage: Storage::new(),
+});
+
+/// The function with the hypervisor's UART; [`NO_FUNCTION`] for none.
+static UART: AtomicU32 = AtomicU32::new(NO_FUNCTION);
+const NO_FUNCTION: u32 = u32::MAX;
+
+impl Functions {
+    fn position(&self, bdf: Bdf) -> Result<usize, usize> {
+        self.list.binary_search_by_key(&bdf.0, |device| device.function.bdf().0)
+    }
+
+    fn get(&mut self, bdf: Bdf) -> Option<&mut Device> {
+        let index = self.position(bdf).ok()?;
+        self.list.get_mut(index)
+    }
+
+    /// The function, when a VM owns it.
+    fn owned(&mut self, bdf: Bdf, vm: VmId) -> Option<&mut Device> {
+        self.get(bdf).filter(|device| device.owner == Owner::Vm(vm))
+    }
+
+    /// Looks at a function that is new here.
+    fn add(&mut self, bdf: Bdf) -> Option<&mut Device> {
+        let Err(index) = self.position(bdf) else {
+            return None;
+        };
+        if self.list.is_full() {
+            return None;
+        }
+        let owner = if UART.load(Ordering::Relaxed) == bdf.0.into() {
+            Owner::Hypervisor
+        } else {
+            Owner::Vm(crate::vm::service().id)
+        };
+        let storage = &mut self.storage;
+        let device = Device::new(bdf, owner, |entries| storage.take(entries))?;
+        self.list.try_insert(index, device).ok()?;
+        self.list.get_mut(index)
+    }
+
+    /// A bridge is about to be renumbered: what is behind it disappears, and is found again when
+    /// the guest looks for it.
+    fn forget_behind(&mut self, bridge: Bdf, vm: VmId) {
+        let Some(buses) = self.get(bridge).and_then(|d| d.function.bus_numbers()) else {
+            return;
+        };
+        let behind = |device: &Device| {
+            let bus = device.function.bdf().bus();
+            bus != bridge.bus() && buses.contains(bus) && device.owner == Owner::Vm(vm)
+        };
+        while let Some(index) = self.list.iter().position(behind) {
+            let device = self.list.remove(index);
+            mediated::settle(crate::vm::get(vm), device.function.bdf(), None);
+            if let Some(piece) = device.retire() {
+                self.storage.give_back(piece);
+            }
+        }
+    }
+}
+
+/// Finds the configuration windows and the functions. Returns the window that paging is to map.
+pub fn initialise(platform: &Platform) -> Option<(Hpa, u64)> {
+    let window = host::initialise(platform);
+    let mut found: ArrayVec<Bdf, MAX_FUNCTIONS> = ArrayVec::new();
+    let mut lost = 0;
+    // Other root buses are discovered when the Service VM looks at them.
+    enumerate(&[0], &Host, &mut |bdf| {
+        lost += u32::from(found.try_push(bdf).is_err());
+    });
+    let mut functions = FUNCTIONS.lock();
+    functions.storage.open();
+    for bdf in found {
+        let Some(device) = functions.add(bdf) else {
+            continue;
+        };
+        if device.owner == Owner::Hypervisor {
+            let memory = device.function.bars().iter().filter(|bar| bar.is_memory());
+            memory
+                .filter_map(|bar| mediated::Pages::around(bar.address, bar.size))
+                .for_each(mediated::hide);
+        } else if let (true, Some(pages)) = (device.decodes(), device.pages()) {
+            mediated::add_at_boot(bdf, pages);
+        }
+    }
+    let count = functions.list.len();
+    drop(functions);
+    match window {
+        Some((base, _)) => crate::info!("{count} PCI functions, configuration at {base}"),
+        None => crate::info!("{count} PCI functions, configuration by ports"),
+    }
+    if lost > 0 {
+        crate::warning!("{lost} more PCI functions are hidden: the table is full");
+    }
+    window
+}
+
+/// A UART behind a PCI function: its first BAR. No VM sees the function from now on.
+pub fn find_uart(bdf: Bdf) -> Option<uart::Location> {
+    let mut config = Host;
+    if config.read(bdf, VENDOR, 2) == 0xffff {
+        return None;
+    }
+    let bar = config.read(bdf, BAR0, 4);
+    let location = if bar & 1 != 0 {
+        uart::Location::Port(u16::try_from(bar & !3).ok()?)
+    } else if bar & 6 == 4 && config.read(bdf, BAR0 + 4, 4) != 0 {
+        // Not reachable this early.
+        return None;
+    } else {
+        uart::Location::Memory(u64::from(bar & !0xf), 4)
+    };
+    if matches!(location, uart::Location::Port(0) | uart::Location::Memory(0, _)) {
+        return None;
+    }
+    let command = config.read(bdf, COMMAND, 2);
+    config.write(bdf, COMMAND, 2, command | 3);
+    UART.store(bdf.0.into(), Ordering::Relaxed);
+    Some(location)
+}
+
+/// Access to ports 0xCF8 to 0xCFF.
+pub fn port_access(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> u32 {
+    let latch = &vcpu.vm().config_address;
+    match port {
+        CONFIG_ADDRESS_PORT if size == 4 => {
+            let mut guard = latch.lock();
+            let mut address = ConfigAddress::new();
+            address.set(write.unwrap_or(*guard));
+            *guard = address.get();
+            *guard
+        }
+        CONFIG_DATA_PORT.. => {
+            let mut address = ConfigAddress::new();
+            address.set(*latch.lock());
+            match (address.decode(port, size), write) {
+                (Some(access), Some(value)) => {
+                    config_write(vcpu, access, value);
+                    0
+                }
+                (Some(access), None) => config_read(vcpu, access),
+                (None, _) => all_ones(size),
+            }
+        }
+        // The reset control register, which `lifecycle` looks at first, and nothing else.
+        0xcf9 => crate::exit::io::host_port(port, size, write),
+        _ => all_ones(size),
+    }
+}
+
+fn config_read(vcpu: &Vcpu, access: ConfigAccess) -> u32 {
+    let ConfigAccess {
+        bdf,
+        register,
+        size,
+    } = access;
+    let vm = vcpu.vm();
+    let mut functions = FUNCTIONS.lock();
+    if let Some(device) = functions.owned(bdf, vm.id) {
+        return device.function.read(register, size, &Host);
+    }
+    // Behind another root bus, behind a bridge that was renumbered, or plugged in just now.
+    let new = register == VENDOR
+        && vm.is_service()
+        && functions.get(bdf).is_none()
+        && Host.read(bdf, VENDOR, 2) != 0xffff;
+    if new {
+        if let Some(device) = functions.add(bdf) {
+            if device.pages().is_some() {
+                // Its table is taken from the guest when the guest turns decoding on.
+                device.stop_decoding();
+            }
+            if device.owner == Owner::Vm(vm.id) {
+                return device.function.read(register, size, &Host);
+            }
+        }
+    }
+    all_ones(size)
+}
+
+fn config_write(vcpu: &Vcpu, access: ConfigAccess, value: u32) {
+    let ConfigAccess {
+        bdf,
+        register,
+        size,
+    } = access;
+    let vm = vcpu.vm();
+    // Normally twice at most; more only if CPUs of the guest move the same BAR at a time.
+    for _ in 0..4 {
+        let mut functions = FUNCTIONS.lock();
+        let Some(device) = functions.owned(bdf, vm.id) else {
+            return;
+        };
+        let plan = device.plan(register, size, value);
+        if let Some(pages) = plan.pages.filter(|pages| !mediated::is_added(bdf, *pages)) {
+            drop(functions);
+            if !mediated::add(vm, vcpu, bdf, pages) {
+                break;
+            }
+            continue;
+        }
+        if register & !3 == BUS_NUMBERS && device.function.bus_numbers().is_some() {
+            let old = Host.read(bdf, register, size);
+            if old != value & all_ones(size) {
+                functions.forget_behind(bdf, vm.id);
+            }
+        }
+        let Some(device) = functions.owned(bdf, vm.id) else {
+            return;
+        };
+        let action = device.write(&plan, register, size, value);
+        if plan.pages.is_some() {
+            mediated::settle(vm, bdf, plan.pages);
+        }
+        if action == ConfigAction::FunctionReset && crate::log::limited() {
+            crate::debug!("PCI {bdf} is reset by vm{}", vm.id);
+        }
+        return;
+    }
+    if crate::log::limited() {
+        crate::error!("PCI {bdf}: write to register {register:#x} refused: its table cannot move");
+    }
+}
+
+/// Access to the configuration window or a page with an MSI-X table; `None` when the address is
+/// neither.
+pub fn memory_access(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> Option<u64> {
+    if let Some(window) = host::window_at(gpa) {
+        return Some(window_access(vcpu, window, gpa, size, write));
+    }
+    if mediated::is_hidden(gpa) {
+        return Some(u64::MAX);
+    }
+    mediated::holds_table(gpa).then(|| table_access(vcpu, gpa, size, write))
+}
+
+/// Configuration accesses of up to four bytes each.
+fn window_access(
+    vcpu: &Vcpu,
+    window: &host::Window,
+    gpa: Gpa,
+    size: u8,
+    write: Option<u64>,
+) -> u64 {
+    let mut value = 0;
+    let mut done = 0;
+    while done < size.min(8) {
+        let at = Gpa(gpa.0.wrapping_add(done.into()));
+        let left = size.min(8) - done;
+        let part = match at.0 % 4 {
+            0 if left >= 4 => 4,
+            0 | 2 if left >= 2 => 2,
+            _ => 1,
+        };
+        let access = window.range.decode(at, part).filter(|_| window.first_segment);
+        let read = match (access, write) {
+            (Some(access), Some(value)) => {
+                config_write(vcpu, access, (value >> (8 * done)) as u32);
+                0
+            }
+            (Some(access), None) => config_read(vcpu, access),
+            (None, _) => all_ones(part),
+        };
+        value |= u64::from(read) << (8 * done);
+        done += part;
+    }
+    value
+}
+
+/// The page is not mapped because of a table; what else is on it goes to the hardware.
+fn table_access(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> u64 {
+    if gpa.page_offset() + u64::from(size) > PAGE_SIZE {
+        return u64::MAX;
+    }
+    let mut functions = FUNCTIONS.lock();
+    let mut owned = false;
+    for bdf in mediated::functions_at(gpa) {
+        if let Some(device) = functions.owned(bdf, vcpu.vm_id()) {
+            owned = true;
+            if let Some(value) = device.access_table(gpa, size, write) {
+                return value;
+            }
+        }
+    }
+    drop(functions);
+    match write {
+        _ if !owned => u64::MAX,
+        Some(value) => {
+            registers::write(Hpa(gpa.0), size, value);
+            0
+        }
+        None => registers::read(Hpa(gpa.0), size),
+    }
+}
+
+/// Whether an address is one that the Service VM may reach only through this module.
+pub fn is_mediated(gpa: Gpa) -> bool {
+    mediated::is_mediated(gpa)
+}
+
+/// Takes what is mediated out of a range that was just mapped. `false` when there is no memory
+/// for the tables that this takes.
+pub fn exclude_mediated(table: &mut NestedTable, start: Gpa, size: u64) -> bool {
+    mediated::exclude(table, start, size)
+}
+
+/// Gives a function to a User VM.
+///
+/// # Errors
+/// `EACCES` always, so far: without an IOMMU the function's DMA could not be confined to the VM.
+pub fn assign(bdf: Bdf, vm: VmId) -> Result<(), Errno> {
+    let unit = crate::boot::platform().map_or(false, |p| p.dmar.is_some() || p.ivrs.is_some());
+    let reason = if unit {
+        "the IOMMU of this machine is not used yet"
+    } else {
+        "no IOMMU"
+    };
+    crate::warning!(
+        "{reason}: PCI function {bdf} is not assigned to vm{vm}, as its DMA could reach all memory"
+    );
+    Err(Errno::EACCES)
+}
+
+/// Takes a function back from a User VM.
+///
+/// # Errors
+/// `EINVAL`: none is assigned.
+pub fn deassign(bdf: Bdf, vm: VmId) -> Result<(), Errno> {
+    crate::warning!("PCI function {bdf} is not assigned to vm{vm}");
+    Err(Errno::EINVAL)
+}
