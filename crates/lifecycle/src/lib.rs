@@ -8,9 +8,12 @@
 //! The states, their numbers and the way from one to another are ACRN's, so that an unmodified
 //! Linux `drivers/virt/acrn` and Device Model get the answers that they know; what is added is
 //! resuming from pause, and that every refusal is an error instead of a silent success.
+//!
+//! [`validate`] turns what the Service VM asks into types that can be acted on, or into errors.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod validate;
 mod vcpu;
 mod vm;
 

@@ -1,0 +1,17 @@
+//! What the Service VM asks by hypercall, decoded and judged.
+//!
+//! Pure functions from the registers and parameter blocks of `acrn_abi::hypercall`, every bit of
+//! which is a claim of a guest, to types that the hypervisor can act on. They know numbers only:
+//! whether a VM exists, who owns a page and which state a VM is in is asked by whoever acts.
+
+mod call;
+mod creation;
+mod device;
+mod region;
+mod registers;
+
+pub use call::{BadCall, Call, PassThrough, VdevChange};
+pub use creation::{BadCreation, Creation};
+pub use device::{BadVdev, UART_LEGACY_ID, UartPlace};
+pub use region::{BadRegion, Change, MAX_REGIONS, Region};
+pub use registers::{BadRegisters, Code, Limits, Segment, Start};
