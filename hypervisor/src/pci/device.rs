@@ -10,9 +10,7 @@ use crate::percpu;
 use crate::vm::{self, Vm};
 use acrn_abi::{Bdf, Gpa, Hpa, Vector, VmId};
 use acrn_vdev::interrupt::Delivery;
-use acrn_vdev::pci::{
-    BAR_COUNT, Bar, BarKind, ConfigAction, Function, MsiMessage, MsixEntry,
-};
+use acrn_vdev::pci::{BAR_COUNT, Bar, BarKind, ConfigAction, Function, MsiMessage, MsixEntry};
 use core::sync::atomic::Ordering;
 
 const COMMAND: u16 = 4;
@@ -120,7 +118,9 @@ impl Device {
     /// The pages with its table, at the addresses that the BARs have in `function`.
     fn pages_in(&self, function: &Function) -> Option<Pages> {
         let table = self.table.as_ref()?;
-        let start = function.bars()[table.bar].address.checked_add(table.offset)?;
+        let start = function.bars()[table.bar]
+            .address
+            .checked_add(table.offset)?;
         Pages::around(start, table.size)
     }
 
@@ -259,7 +259,11 @@ impl Device {
         let address = base + table.offset + u64::from(index) * 16;
         let store = |offset: u64, value: u32| device::write(Hpa(address + offset), 4, value.into());
         store(ENTRY_CONTROL, 1);
-        let entry = table.piece.shadow.entry(index).filter(|entry| !entry.masked);
+        let entry = table
+            .piece
+            .shadow
+            .entry(index)
+            .filter(|entry| !entry.masked);
         let wanted = entry.and_then(|entry| entry.message.decode());
         let vector = table.piece.vectors.get_mut(usize::from(index));
         let (true, Some(delivery), Some(vector)) = (enabled, wanted, vector) else {

@@ -45,7 +45,11 @@ pub fn list(out: &mut dyn Write) -> Result {
     writeln!(out, "BDF      ID         CLASS   OWNER  VECTORS")?;
     for row in (0..MAX_FUNCTIONS).map_while(row) {
         let (vendor, device) = row.id;
-        write!(out, "{}  {vendor:04x}:{device:04x}  {:06x}  ", row.bdf, row.class)?;
+        write!(
+            out,
+            "{}  {vendor:04x}:{device:04x}  {:06x}  ",
+            row.bdf, row.class
+        )?;
         match row.owner {
             Owner::Hypervisor => write!(out, "hv     ")?,
             Owner::Vm(id) => write!(out, "vm{:<5}", id.0)?,

@@ -25,7 +25,9 @@ pub struct Pages {
 impl Pages {
     /// The pages that `size` bytes at `start` touch; `None` beyond the address space.
     pub fn around(start: u64, size: u64) -> Option<Self> {
-        let end = start.checked_add(size)?.checked_next_multiple_of(PAGE_SIZE)?;
+        let end = start
+            .checked_add(size)?
+            .checked_next_multiple_of(PAGE_SIZE)?;
         let start = start & !(PAGE_SIZE - 1);
         Some(Self { start, end })
     }
@@ -48,7 +50,10 @@ static TABLES: Mutex<ArrayVec<(Bdf, Pages), { 2 * super::MAX_FUNCTIONS }>> =
 /// Hides device memory of the hypervisor itself.
 pub fn hide(pages: Pages) {
     if HIDDEN.lock().try_push(pages).is_err() {
-        crate::warning!("PCI: {:#x} cannot be hidden from the Service VM", pages.start);
+        crate::warning!(
+            "PCI: {:#x} cannot be hidden from the Service VM",
+            pages.start
+        );
     }
 }
 
@@ -157,7 +162,9 @@ pub fn may_decode(start: u64, size: u64) -> bool {
     let windows = host::windows().iter().map(|w| w.extent());
     let controllers = ioapic::controllers().iter().map(|c| (c.base, PAGE_SIZE));
     let taken = pages.overlaps(MESSAGES.0, MESSAGES.1)
-        || windows.chain(controllers).any(|(at, size)| pages.overlaps(at, at + size))
+        || windows
+            .chain(controllers)
+            .any(|(at, size)| pages.overlaps(at, at + size))
         || HIDDEN.lock().iter().any(|h| pages.overlaps(h.start, h.end));
     if taken {
         return false;

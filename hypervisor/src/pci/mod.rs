@@ -66,7 +66,8 @@ const NO_FUNCTION: u32 = u32::MAX;
 
 impl Functions {
     fn position(&self, bdf: Bdf) -> Result<usize, usize> {
-        self.list.binary_search_by_key(&bdf.0, |device| device.function.bdf().0)
+        self.list
+            .binary_search_by_key(&bdf.0, |device| device.function.bdf().0)
     }
 
     fn get(&mut self, bdf: Bdf) -> Option<&mut Device> {
@@ -169,7 +170,10 @@ pub fn find_uart(bdf: Bdf) -> Option<uart::Location> {
     } else {
         uart::Location::Memory(u64::from(bar & !0xf), 4)
     };
-    if matches!(location, uart::Location::Port(0) | uart::Location::Memory(0, _)) {
+    if matches!(
+        location,
+        uart::Location::Port(0) | uart::Location::Memory(0, _)
+    ) {
         return None;
     }
     let command = config.read(bdf, COMMAND, 2);
@@ -311,7 +315,10 @@ fn window_access(
             0 | 2 if left >= 2 => 2,
             _ => 1,
         };
-        let access = window.range.decode(at, part).filter(|_| window.first_segment);
+        let access = window
+            .range
+            .decode(at, part)
+            .filter(|_| window.first_segment);
         let read = match (access, write) {
             (Some(access), Some(value)) => {
                 config_write(vcpu, access, (value >> (8 * done)) as u32);

@@ -49,8 +49,8 @@ impl Storage {
     pub fn open(&mut self) {
         if let (Some(entries), Some(vectors)) = (ENTRIES.try_lock(), VECTORS.try_lock()) {
             // They stay locked for ever: the storage is their only user.
-            self.entries = MutexGuard::leak(entries);
-            self.vectors = MutexGuard::leak(vectors);
+            self.entries = &mut MutexGuard::leak(entries)[..];
+            self.vectors = &mut MutexGuard::leak(vectors)[..];
         }
     }
 
