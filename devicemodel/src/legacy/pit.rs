@@ -253,7 +253,8 @@ impl PortDevice for Pit {
     fn write(&mut self, offset: u16, value: u8) {
         match self.channels.get_mut(usize::from(offset)) {
             Some(channel) => {
-                if channel.write(value) && offset == 0 {
+                let complete = channel.write(value);
+                if complete && offset == 0 {
                     self.restart();
                 }
             }

@@ -196,7 +196,7 @@ fn serve_json(mut stream: UnixStream, events: &Sender<Event>) -> io::Result<()> 
         let mut requests = serde_json::Deserializer::from_slice(&text).into_iter::<Request>();
         let mut answers = Vec::new();
         let mut broken = None;
-        while let Some(request) = requests.next() {
+        for request in requests.by_ref() {
             match request {
                 Ok(request) => answers.push(json_answer(&request.command, events)),
                 Err(error) if error.is_eof() => break,
