@@ -44,6 +44,9 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     }
     check_processor();
     lay_out_memory(&info);
+    if crate::vm::make_table().is_none() {
+        stop(format_args!("no memory for the table of VMs"));
+    }
     let platform = read_tables(&info);
     let source = tsc::calibrate(
         platform

@@ -22,7 +22,7 @@ struct IoBitmap([u8; 12288]);
 struct MsrBitmap([u8; 8192]);
 
 static SERVICE_IO: Once<IoBitmap> = Once::new();
-static DENY_IO: IoBitmap = IoBitmap([0xff; 12288]);
+static DENY_IO: Once<IoBitmap> = Once::new();
 static MSRS: Once<MsrBitmap> = Once::new();
 
 static PM1A: AtomicU16 = AtomicU16::new(0);
@@ -59,7 +59,8 @@ pub fn service_io_bitmap() -> u64 {
 
 /// Ports of a User VM: none is the machine's.
 pub fn user_io_bitmap() -> u64 {
-    (&raw const DENY_IO) as u64
+    let bitmap = DENY_IO.call_once(|| IoBitmap([0xff; 12288]));
+    (&raw const *bitmap) as u64
 }
 
 /// The MSRs that pass through, for every VM (APM volume 2, 15.11).

@@ -38,8 +38,8 @@ pub struct NoMemory {
 pub fn initialise(mut map: HostMap) -> Result<(), NoMemory> {
     let top = map.top(MemoryKind::Usable).get();
     let pages = top.div_ceil(PAGE_SIZE);
-    // Stacks and host tables; two bytes of ownership a page; one table frame for each 2 MiB.
-    let wanted = (4 << 20) + pages * 2 + (top >> 21) * PAGE_SIZE + (2 << 20);
+    // VMs, stacks and host tables; two bytes of ownership a page; one table frame for each 2 MiB.
+    let wanted = (6 << 20) + pages * 2 + (top >> 21) * PAGE_SIZE + (2 << 20);
     let wanted = wanted.next_multiple_of(2 << 20);
     let start = map
         .find_free(

@@ -14,7 +14,7 @@ use acrn_vdev::lapic::{LapicIdentity, route};
 use acrn_vdev::pic::VPic;
 use acrn_vdev::uart::VUart;
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use spin::Mutex;
 
 /// Most VMs at a time, the Service VM included.
@@ -46,7 +46,7 @@ pub struct Vm {
     pub state: Mutex<VmState>,
     running: AtomicBool,
     /// Virtual CPUs; `vcpu_count` of them are in use.
-    pub vcpus: [Vcpu; MAX_VCPUS],
+    pub vcpus: &'static [Vcpu],
     count: AtomicU32,
     /// What the local APICs answer to, by vCPU.
     pub identities: [LapicIdentity; MAX_VCPUS],
@@ -65,34 +65,62 @@ pub struct Vm {
     pub config_address: Mutex<u32>,
 }
 
-macro_rules! table {
-    ($($id:literal)*) => { [$(Vm::new($id)),*] };
+/// The table, in the pool: its initial values would only make the image larger.
+static VMS: AtomicPtr<Vm> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Makes the table of empty slots; once, at boot. `None` when the pool is too small.
+pub fn make_table() -> Option<()> {
+    let table = place::<Vm>(MAX_VMS)?;
+    for id in 0..MAX_VMS as u16 {
+        let vcpus = place::<Vcpu>(MAX_VCPUS)?;
+        for index in 0..MAX_VCPUS as u16 {
+            // SAFETY: inside the memory that was just taken for this many vCPUs.
+            unsafe { vcpus.add(index.into()).write(Vcpu::new(id, index)) };
+        }
+        // SAFETY: all MAX_VCPUS elements have been written and live for ever; likewise the slot
+        // is inside the table.
+        unsafe {
+            let vcpus = core::slice::from_raw_parts(vcpus, MAX_VCPUS);
+            table.add(id.into()).write(Vm::new(id, vcpus));
+        }
+    }
+    VMS.store(table, Ordering::Release);
+    Some(())
 }
 
-static VMS: [Vm; MAX_VMS] = table!(0 1 2 3 4 5 6 7);
+/// Room for `count` values in the pool.
+fn place<T>(count: usize) -> Option<*mut T> {
+    let size = (size_of::<T>() * count) as u64;
+    memory::allocate_boot(size, PAGE_SIZE).map(|start| start.get() as *mut T)
+}
 
-/// A VM by number, which must be below [`MAX_VMS`].
+/// All slots; none before [`make_table`].
+#[inline]
+pub fn all() -> &'static [Vm] {
+    let table = VMS.load(Ordering::Relaxed);
+    let count = if table.is_null() { 0 } else { MAX_VMS };
+    let table = if table.is_null() { core::ptr::dangling() } else { table.cast_const() };
+    // SAFETY: once the pointer is set, the whole table is written and lives for ever.
+    unsafe { core::slice::from_raw_parts(table, count) }
+}
+
+/// A VM by number, which is taken modulo [`MAX_VMS`].
 #[inline]
 pub fn get(id: VmId) -> &'static Vm {
-    &VMS[id.index() % MAX_VMS]
-}
-
-/// All slots.
-pub fn all() -> &'static [Vm] {
-    &VMS
+    let table = VMS.load(Ordering::Relaxed);
+    assert!(!table.is_null(), "VMs are asked for before their table is made");
+    // SAFETY: the table has MAX_VMS written elements and lives for ever.
+    unsafe { &*table.add(id.index() % MAX_VMS) }
 }
 
 /// The Service VM.
 #[inline]
 pub fn service() -> &'static Vm {
-    &VMS[0]
+    get(VmId(0))
 }
 
 impl Vm {
-    const fn new(id: u16) -> Self {
-        macro_rules! vcpus {
-            ($($n:literal)*) => { [$(Vcpu::new(id, $n)),*] };
-        }
+    fn new(id: u16, vcpus: &'static [Vcpu]) -> Self {
         Self {
             id: VmId(id),
             name: Mutex::new(ArrayVec::new_const()),
@@ -101,7 +129,7 @@ impl Vm {
             severity: AtomicU8::new(0),
             state: Mutex::new(VmState::PoweredOff),
             running: AtomicBool::new(false),
-            vcpus: vcpus!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15),
+            vcpus,
             count: AtomicU32::new(0),
             identities: [const { LapicIdentity::new() }; MAX_VCPUS],
             turn: AtomicUsize::new(0),

@@ -54,10 +54,10 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// Empty tables.
+    /// Empty tables, all zero so that they take no room in the image.
     pub const fn new() -> Self {
         Self {
-            gdt: [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0],
+            gdt: [0; 5],
             tss: TaskState {
                 reserved0: 0,
                 rsp: [0; 3],
@@ -65,7 +65,7 @@ impl Segments {
                 ist: [0; 7],
                 reserved2: [0; 2],
                 reserved3: 0,
-                io_map: 104,
+                io_map: 0,
             },
             stacks: [const { Stack([0; IST_SIZE]) }; 4],
         }
@@ -79,6 +79,9 @@ impl Segments {
         for (slot, stack) in self.stacks.iter().enumerate() {
             self.tss.ist[slot] = (&raw const *stack) as u64 + IST_SIZE as u64;
         }
+        self.tss.io_map = 104;
+        self.gdt[1] = 0x00af_9b00_0000_ffff;
+        self.gdt[2] = 0x00cf_9300_0000_ffff;
         let base = (&raw const self.tss) as u64;
         self.gdt[3] = 103 | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
         self.gdt[4] = base >> 32;
