@@ -9,7 +9,7 @@ use crate::virt::NestedFault;
 use crate::{irq, lifecycle, memory, pci};
 use acrn_abi::{Gpa, Gva, Hpa};
 use acrn_emulate::paging::Access;
-use acrn_emulate::{Emulation, Instruction, Step};
+use acrn_emulate::{Emulation, Instruction, PlainMov, Step};
 use acrn_memory::{Access as MapAccess, MemType};
 use acrn_vdev::ioapic::IoApicAction;
 use acrn_vdev::lapic::{APIC_BASE_ADDRESS, Mode};
@@ -37,7 +37,13 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, fault: NestedFault) -> Nex
     }
     let mut bytes = [0; 15];
     let count = fetch::instruction(vcpu, local, &mut bytes);
-    let instruction = match Instruction::decode(&bytes[..count], fetch::mode(local)) {
+    let bytes_here = &bytes[..count];
+    if let Some(mov) = PlainMov::decode(bytes_here, fetch::mode(local)) {
+        if plain(vcpu, local, &mov, fault.gpa) {
+            return Next::Continue;
+        }
+    }
+    let instruction = match Instruction::decode(bytes_here, fetch::mode(local)) {
         Ok(instruction) => instruction,
         Err(error) => {
             if crate::log::limited() {
@@ -54,7 +60,24 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, fault: NestedFault) -> Nex
         }
     };
     let (emulation, step) = Emulation::start(instruction, &fetch::View(local));
-    proceed(vcpu, local, emulation, step, Some(fault.gpa))
+    // With two operands in memory the exit does not say which of them faulted.
+    let known = emulation.instruction().has_one_operand().then_some(fault.gpa);
+    proceed(vcpu, local, emulation, step, known)
+}
+
+/// The short way for the instructions that drivers use; `false` when it is not possible.
+#[inline]
+fn plain(vcpu: &'static Vcpu, local: &mut Local, mov: &PlainMov, gpa: Gpa) -> bool {
+    if gpa.page_offset() + u64::from(mov.size()) > acrn_abi::PAGE_SIZE {
+        return false;
+    }
+    let stored = mov.stored(&fetch::View(local));
+    let Answer::Done(value) = access(vcpu, local, gpa, mov.size(), stored) else {
+        return false;
+    };
+    mov.complete(&mut fetch::View(local), value);
+    local.virt.advance(&mut local.registers, mov.length().into());
+    true
 }
 
 /// Carries steps out until the instruction is complete or one has to wait.
