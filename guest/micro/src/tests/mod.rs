@@ -1,0 +1,49 @@
+//! The tests. Each file is about one part of the machine.
+
+mod addresses;
+mod devices;
+mod fatal;
+mod hypercalls;
+mod instructions;
+mod interrupts;
+mod processors;
+mod timers;
+
+use crate::report::Test;
+
+/// Name, whether the machine is usable afterwards, and the test.
+type Entry = (&'static str, bool, fn(&Test));
+
+/// All tests, in the order of `test=all`.
+pub const TESTS: &[Entry] = &[
+    ("cpuid", true, instructions::cpuid),
+    ("msr", true, instructions::msr),
+    ("ports", true, instructions::ports),
+    ("xsetbv", true, instructions::xsetbv),
+    ("undefined", true, instructions::undefined),
+    ("cache", true, instructions::cache),
+    ("timer", true, timers::xapic),
+    ("timer_x2apic", true, timers::x2apic),
+    ("tsc_adjust", true, timers::tsc_adjust),
+    ("apic_modes", true, interrupts::apic_modes),
+    ("self_ipi", true, interrupts::self_ipi),
+    ("priority", true, interrupts::priority),
+    ("nmi", true, interrupts::nmi),
+    ("halt", true, interrupts::halt),
+    ("ioapic_level", true, interrupts::ioapic_level),
+    ("ioapic_pit", true, interrupts::ioapic_pit),
+    ("pic", true, interrupts::pic),
+    ("smp", true, processors::start),
+    ("ipi", true, processors::ipi),
+    ("ioapic_forms", true, devices::ioapic_forms),
+    ("string_io", true, devices::string_io),
+    ("memory", true, addresses::hypervisor_memory),
+    ("holes", true, addresses::holes),
+    ("page_tables", true, addresses::page_tables),
+    ("hypercall_policy", true, hypercalls::policy),
+    ("hypercall_fuzz", true, hypercalls::fuzz),
+    ("tables_in_mmio", false, fatal::tables_in_mmio),
+    ("code_in_mmio", false, fatal::code_in_mmio),
+    ("triple_fault", false, fatal::triple_fault),
+    ("loop", false, fatal::endless),
+];

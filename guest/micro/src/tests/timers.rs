@@ -1,0 +1,171 @@
+//! The local APIC's timer in its three modes, and TSC_ADJUST.
+
+use crate::apic::{self, reg};
+use crate::cpu::{self, ms, rdmsr, rdtsc, wait_for, wrmsr};
+use crate::report::Test;
+use crate::trap::count;
+
+const VECTOR: u8 = 0x41;
+const MASKED: u32 = 1 << 16;
+const PERIODIC: u32 = 1 << 17;
+const DEADLINE_MODE: u32 = 2 << 17;
+const TSC_DEADLINE: u32 = 0x6e0;
+/// What an emulator that shares its host with others may be late, in milliseconds.
+const LATE: u64 = 60;
+
+pub(super) fn xapic(t: &Test) {
+    all_modes(t);
+}
+
+pub(super) fn x2apic(t: &Test) {
+    apic::enter_x2apic();
+    apic::initialise();
+    all_modes(t);
+    apic::leave_x2apic();
+}
+
+fn all_modes(t: &Test) {
+    cpu::enable_interrupts();
+    one_shot(t);
+    masked(t);
+    periodic(t);
+    deadline(t);
+    cpu::disable_interrupts();
+}
+
+/// Milliseconds since `start`, a TSC value.
+fn since(start: u64) -> u64 {
+    rdtsc().wrapping_sub(start) / cpu::tsc_khz()
+}
+
+fn one_shot(t: &Test) {
+    // Dividers 1, 2, 16 and 128 by their codes.
+    for (code, shift) in [(0xb, 0), (0, 1), (3, 4), (0xa, 7)] {
+        let before = count(VECTOR);
+        apic::write(reg::LVT_TIMER, VECTOR.into());
+        apic::write(reg::TIMER_DIVIDE, code);
+        let start = rdtsc();
+        let ticks = (ms(10) >> shift) as u32;
+        apic::write(reg::TIMER_INITIAL, ticks);
+        let first = apic::read(reg::TIMER_CURRENT);
+        expect!(t, first <= ticks, "count {first} of {ticks}");
+        let fired = wait_for(ms(500), || count(VECTOR) != before);
+        let took = since(start);
+        expect!(t, fired, "one-shot with divider code {code:#x} is silent");
+        expect!(t, (9..10 + LATE).contains(&took), "10 ms took {took} ms");
+        wait_for(ms(25), || false);
+        expect!(t, count(VECTOR) == before + 1, "one-shot fired again");
+        let left = apic::read(reg::TIMER_CURRENT);
+        expect!(t, left == 0, "count {left} after the end");
+    }
+    apic::write(reg::TIMER_DIVIDE, 0xb);
+}
+
+fn masked(t: &Test) {
+    let before = count(VECTOR);
+    apic::write(reg::LVT_TIMER, MASKED | u32::from(VECTOR));
+    apic::write(reg::TIMER_INITIAL, ms(2) as u32);
+    wait_for(ms(10), || false);
+    expect!(t, count(VECTOR) == before, "masked timer fired");
+    // Stopped by a count of zero.
+    apic::write(reg::LVT_TIMER, VECTOR.into());
+    apic::write(reg::TIMER_INITIAL, ms(5) as u32);
+    apic::write(reg::TIMER_INITIAL, 0);
+    wait_for(ms(15), || false);
+    expect!(t, count(VECTOR) == before, "stopped timer fired");
+}
+
+fn periodic(t: &Test) {
+    let before = count(VECTOR);
+    apic::write(reg::LVT_TIMER, PERIODIC | u32::from(VECTOR));
+    let start = rdtsc();
+    apic::write(reg::TIMER_INITIAL, ms(5) as u32);
+    wait_for(ms(3000), || count(VECTOR) >= before + 20);
+    let (fired, took) = (count(VECTOR) - before, since(start));
+    apic::write(reg::TIMER_INITIAL, 0);
+    expect!(
+        t,
+        fired >= 20,
+        "20 periods of 5 ms: only {fired} interrupts"
+    );
+    expect!(t, took >= 94, "20 periods of 5 ms took {took} ms");
+    expect!(
+        t,
+        took < 100 + 10 * LATE,
+        "20 periods of 5 ms took {took} ms"
+    );
+    let stopped = count(VECTOR);
+    wait_for(ms(15), || false);
+    expect!(t, count(VECTOR) <= stopped + 1, "periodic timer goes on");
+    apic::write(reg::LVT_TIMER, MASKED);
+}
+
+fn deadline(t: &Test) {
+    let before = count(VECTOR);
+    apic::write(reg::LVT_TIMER, DEADLINE_MODE | u32::from(VECTOR));
+    let start = rdtsc();
+    wrmsr(TSC_DEADLINE, start + ms(10));
+    expect!(t, rdmsr(TSC_DEADLINE) == start + ms(10), "deadline is lost");
+    let fired = wait_for(ms(500), || count(VECTOR) != before);
+    let took = since(start);
+    expect!(t, fired, "deadline passes in silence");
+    expect!(t, (10..10 + LATE).contains(&took), "10 ms took {took} ms");
+    expect!(t, rdmsr(TSC_DEADLINE) == 0, "deadline stays after its time");
+    // In the past: at once. Zero: never.
+    wrmsr(TSC_DEADLINE, 1);
+    expect!(
+        t,
+        wait_for(ms(50), || count(VECTOR) == before + 2),
+        "past deadline is silent"
+    );
+    wrmsr(TSC_DEADLINE, rdtsc() + ms(5));
+    wrmsr(TSC_DEADLINE, 0);
+    wait_for(ms(15), || false);
+    expect!(t, count(VECTOR) == before + 2, "cancelled deadline fired");
+    // Leaving the mode disarms.
+    wrmsr(TSC_DEADLINE, rdtsc() + ms(5));
+    apic::write(reg::LVT_TIMER, VECTOR.into());
+    wait_for(ms(15), || false);
+    expect!(t, count(VECTOR) == before + 2, "deadline outlives its mode");
+    apic::write(reg::LVT_TIMER, MASKED);
+}
+
+const TSC_ADJUST: u32 = 0x3b;
+const TSC: u32 = 0x10;
+
+pub(super) fn tsc_adjust(t: &Test) {
+    cpu::enable_interrupts();
+    let original = rdmsr(TSC_ADJUST);
+    for change in [1_000_000_000_000, 0u64.wrapping_sub(1_000_000_000)] {
+        let before = rdtsc();
+        wrmsr(TSC_ADJUST, original.wrapping_add(change));
+        let moved = rdtsc().wrapping_sub(before);
+        let error = moved.wrapping_sub(change);
+        expect!(
+            t,
+            error < ms(200),
+            "TSC moved by {moved:#x}, not {change:#x}"
+        );
+        expect!(
+            t,
+            rdmsr(TSC_ADJUST) == original.wrapping_add(change),
+            "TSC_ADJUST is lost"
+        );
+        deadline(t);
+        one_shot(t);
+    }
+    wrmsr(TSC_ADJUST, original);
+    // A write of the TSC shows in TSC_ADJUST.
+    let before = rdtsc();
+    wrmsr(TSC, before + (1 << 40));
+    let adjust = rdmsr(TSC_ADJUST).wrapping_sub(original);
+    let error = (1u64 << 40).wrapping_sub(adjust);
+    expect!(
+        t,
+        error < ms(200),
+        "TSC write changed TSC_ADJUST by {adjust:#x}"
+    );
+    deadline(t);
+    wrmsr(TSC_ADJUST, original);
+    cpu::disable_interrupts();
+}
