@@ -5,7 +5,7 @@ use crate::arch::cpu;
 use crate::exit::io::Answer;
 use crate::exit::{Next, ioreq, msr};
 use crate::percpu;
-use crate::vcpu::{Local, Vcpu, Wait, XsaveArea};
+use crate::vcpu::{Local, Vcpu, Wait, XsaveArea, request};
 use crate::virt::{Exit, Registers, VirtConfig};
 use crate::vm;
 use acrn_abi::{Hpa, PcpuId};
@@ -104,6 +104,28 @@ pub fn prepare_vcpu(
     reset_vcpu(vcpu, local, apic_id);
     vcpu.shared.active.store(true, Ordering::SeqCst);
     Some(())
+}
+
+/// Takes a vCPU off its CPU for good and waits until it is gone. Its VM is stopped, or it is not
+/// the caller's own.
+pub fn retire_vcpu(vcpu: &'static Vcpu, caller: Option<&Vcpu>) {
+    if !vcpu.shared.active.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    let slot = vcpu.shared.slot.load(Ordering::Relaxed) as usize;
+    percpu::get(vcpu.pcpu()).queue.lock().remove(slot);
+    vcpu.wake();
+    while vcpu.shared.on_cpu.load(Ordering::SeqCst) {
+        if let Some(own) = caller {
+            crate::run::note_flush_while_waiting(own);
+        }
+        core::hint::spin_loop();
+    }
+    vcpu.set_wait(Wait::Stopped);
+    vcpu.shared.posted.clear();
+    vcpu.shared.requests.store(0, Ordering::SeqCst);
+    vcpu.shared.on_cpu_flush.store(false, Ordering::SeqCst);
+    vcpu.shared.deadline.store(u64::MAX, Ordering::Relaxed);
 }
 
 /// Reset state of a vCPU; the bootstrap processor waits for registers, others for SIPI.
@@ -249,8 +271,7 @@ fn end_vm(vcpu: &'static Vcpu, local: &mut Local, reason: &str) -> Next {
     dump(local);
     for other in vm.active_vcpus() {
         if !core::ptr::eq(other, vcpu) {
-            other.set_wait(Wait::Stopped);
-            other.wake();
+            other.ask(request::STOP);
         }
     }
     if vm.is_service() {

@@ -12,7 +12,7 @@
 //! | [`vm`], [`vcpu`] | the structures of a VM |
 //! | [`exit`] | what happens on each exit |
 //! | [`irq`], [`pci`] | pass-through of interrupts and of PCI functions |
-//! | [`lifecycle`], [`service`] | states of VMs; making the Service VM |
+//! | [`lifecycle`], [`service`], [`user_vm`] | life of vCPUs; making the Service VM and others |
 //! | [`console`], [`shell`], [`log`], [`stats`] | what people see |
 #![no_std]
 #![no_main]
@@ -35,6 +35,7 @@ mod runtime;
 mod service;
 mod shell;
 mod stats;
+mod user_vm;
 mod vcpu;
 mod virt;
 mod vm;

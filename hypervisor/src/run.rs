@@ -148,6 +148,8 @@ pub fn enter(id: PcpuId) -> ! {
 
 fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     this.attention.store(false, Ordering::SeqCst);
+    crate::console::poll(this);
+    crate::shell::work::poll(this);
     let now = cpu::rdtsc();
     let (picked, slice) = {
         let mut queue = this.queue.lock();
@@ -159,17 +161,19 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         let slice = queue.shared().then(|| now + tsc::from_ms(SLICE_MS));
         let deadline = queue.earliest_deadline();
         set_timer(this, now, deadline.min(slice.unwrap_or(u64::MAX)));
-        (queue.pick(), slice)
+        let picked = queue.pick();
+        // Before the queue is unlocked: whoever takes the vCPU out of it can wait for it then.
+        if let Some((_, vcpu)) = picked {
+            vcpu.shared.on_cpu.store(true, Ordering::SeqCst);
+        }
+        (picked, slice)
     };
-    crate::console::poll(this);
-    crate::shell::work::poll(this);
     let Some((slot, vcpu)) = picked else {
         if !this.attention.load(Ordering::SeqCst) {
             cpu::wait_for_interrupt();
         }
         return;
     };
-    vcpu.shared.on_cpu.store(true, Ordering::SeqCst);
     let runs = vcpu.shared.active.load(Ordering::SeqCst) && vcpu.vm().may_run();
     let next = if runs {
         // SAFETY: this is the run loop of the vCPU's CPU and `on_cpu` is set.
@@ -359,7 +363,14 @@ fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
     if bits & request::FLUSH != 0 || vcpu.shared.on_cpu_flush.swap(false, Ordering::SeqCst) {
         local.virt.request_flush();
     }
-    if bits & request::INIT != 0 {
+    if bits & request::IO_DONE != 0 && vcpu.wait() == Wait::Io {
+        exit::ioreq::complete(vcpu, local);
+    }
+    // The answer on its way must not be taken for that of a later request: INIT comes after it.
+    let restart = bits & (request::INIT | request::SIPI);
+    if restart != 0 && vcpu.wait() == Wait::Io {
+        vcpu.shared.requests.fetch_or(restart, Ordering::SeqCst);
+    } else if bits & request::INIT != 0 {
         exit::init_vcpu(vcpu, local);
     }
     if bits & request::SIPI != 0 && vcpu.wait() == Wait::StartUp {
@@ -368,9 +379,6 @@ fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
             vcpu.shared.sipi_page.load(Ordering::SeqCst),
         );
         vcpu.set_wait(Wait::Nothing);
-    }
-    if bits & request::IO_DONE != 0 && vcpu.wait() == Wait::Io {
-        exit::ioreq::complete(vcpu, local);
     }
     if bits & request::NMI != 0 {
         if local.virt.nmi_possible() {
@@ -383,6 +391,9 @@ fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
                 .requests
                 .fetch_or(request::NMI, Ordering::SeqCst);
         }
+    }
+    if bits & request::STOP != 0 {
+        vcpu.set_wait(Wait::Stopped);
     }
 }
 

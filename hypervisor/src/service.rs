@@ -12,7 +12,7 @@ use acrn_boot::bzimage::{self, Initrd, KernelImage, LoadPlan, Search};
 use acrn_boot::zero_page::{self, E820Entry};
 use acrn_boot::{BootInfo, Module};
 use acrn_lifecycle::VmState;
-use acrn_memory::{Access, HostMap, MapError, MemType, MemoryKind, Side};
+use acrn_memory::{Access, HostMap, MapError, MemType, MemoryKind, Owner, Side};
 use acrn_vdev::ioapic::VIoApic;
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -183,6 +183,7 @@ fn load(
         let start = module.start.align_down(PAGE_SIZE);
         let size = (module.end.get() - start.get()).next_multiple_of(PAGE_SIZE);
         let _ = map.set(start, size, MemoryKind::Usable);
+        hand_over(vm, start, size)?;
     }
     write_parameters(
         vm,
@@ -202,6 +203,19 @@ fn load(
     let _ = platform;
     start_state(vm, &plan);
     Ok(())
+}
+
+/// Makes memory that held a boot module ordinary memory of the VM, which it may also lend.
+fn hand_over(vm: &Vm, start: Hpa, size: u64) -> Result<(), Error> {
+    if let Some(owners) = memory::OWNERS.lock().as_mut() {
+        owners
+            .set_range(start, size, Owner::Vm(vm.id))
+            .map_err(|_| Error::Copy)?;
+    }
+    let mut guard = vm.nested.lock();
+    let table = guard.as_mut().ok_or(Error::Copy)?;
+    let gpa = Gpa(start.0);
+    Ok(table.map(gpa, start, size, Access::RWX, MemType::WriteBack)?)
 }
 
 fn take(free: &mut HostMap, search: Search) -> Option<u64> {
@@ -300,7 +314,7 @@ fn start_state(vm: &'static Vm, plan: &LoadPlan) {
             ..ControlState::default()
         },
         cs: flat(0x10, 0xc09b),
-        data: flat(0x18, 0xc093),
+        data: [flat(0x18, 0xc093); 5],
         gdt: (0, 0),
         idt: (0, 0),
         ldt: 0,

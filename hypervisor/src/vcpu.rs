@@ -25,6 +25,7 @@ pub mod request {
     pub const IO_DONE: u32 = 1 << 4;
     pub const EXTINT: u32 = 1 << 5;
     pub const TIMER: u32 = 1 << 6;
+    pub const STOP: u32 = 1 << 7;
 }
 
 /// Why a vCPU does not run.

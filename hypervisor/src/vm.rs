@@ -119,6 +119,16 @@ pub fn service() -> &'static Vm {
     get(VmId(0))
 }
 
+/// The input of the 8259 pair that is the same line as an IOAPIC pin: the number is the same but
+/// for the timer, which is on pin 2 of the IOAPIC and input 0 of the 8259s.
+fn pic_input(gsi: Gsi) -> Option<u8> {
+    match gsi.0 {
+        2 => Some(0),
+        n @ 0..16 => Some(n as u8),
+        _ => None,
+    }
+}
+
 impl Vm {
     fn new(id: u16, vcpus: &'static [Vcpu]) -> Self {
         Self {
@@ -378,18 +388,18 @@ impl Vm {
     /// Sets an interrupt line: the IOAPIC pin and, below 16, the 8259 input.
     pub fn set_line(&self, gsi: Gsi, asserted: bool) {
         self.with_pin(gsi, |ioapic, pin| ioapic.set_level(pin, asserted));
-        if gsi.0 < 16 {
-            self.with_pic(|pic| pic.set_irq(gsi.0 as u8, asserted));
+        if let Some(irq) = pic_input(gsi) {
+            self.with_pic(|pic| pic.set_irq(irq, asserted));
         }
     }
 
     /// A short pulse on an interrupt line.
     pub fn pulse_line(&self, gsi: Gsi) {
         self.with_pin(gsi, |ioapic, pin| ioapic.pulse(pin));
-        if gsi.0 < 16 {
+        if let Some(irq) = pic_input(gsi) {
             self.with_pic(|pic| {
-                pic.set_irq(gsi.0 as u8, true);
-                pic.set_irq(gsi.0 as u8, false);
+                pic.set_irq(irq, true);
+                pic.set_irq(irq, false);
             });
         }
     }
@@ -435,8 +445,8 @@ impl Vm {
             }
         }
         for gsi in ended {
-            if gsi.0 < 16 {
-                self.with_pic(|pic| pic.set_irq(gsi.0 as u8, false));
+            if let Some(irq) = pic_input(gsi) {
+                self.with_pic(|pic| pic.set_irq(irq, false));
             }
             crate::irq::reopen(self, gsi);
         }

@@ -242,8 +242,8 @@ pub struct StartState {
     pub control: ControlState,
     /// Code segment.
     pub cs: Segment,
-    /// Stack and data segments alike.
-    pub data: Segment,
+    /// ES, SS, DS, FS and GS.
+    pub data: [Segment; 5],
     /// GDT base and limit.
     pub gdt: (u64, u16),
     /// IDT base and limit.

@@ -227,14 +227,15 @@ impl SvmCpu {
         }
         state.cs = to_vmcb(&start.cs);
         state.cpl = 0;
-        for segment in [
+        let data = [
             &mut state.es,
             &mut state.ss,
             &mut state.ds,
             &mut state.fs,
             &mut state.gs,
-        ] {
-            *segment = to_vmcb(&start.data);
+        ];
+        for (segment, given) in data.into_iter().zip(&start.data) {
+            *segment = to_vmcb(given);
         }
         state.gdtr = vmcb::VmcbSegment {
             limit: start.gdt.1.into(),

@@ -1,0 +1,202 @@
+//! Post-launched VMs: made, reset and taken apart for a Device Model in the Service VM.
+//!
+//! Whoever calls these holds the VM's state lock, and no vCPU of the VM is on a CPU. What a VM
+//! takes (run queue places, table frames, lent pages) it gives back in [`dismantle`], to the
+//! last byte; a creation that fails half-way is undone by the same function.
+
+use crate::arch::cpu;
+use crate::exit::PendingIo;
+use crate::exit::hypercall::Refusal;
+use crate::memory::{self, OWNERS};
+use crate::vcpu::{Vcpu, Wait};
+use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig};
+use crate::vm::{self, USER_IOAPIC_PINS, Vm};
+use crate::{console, lifecycle};
+use acrn_abi::hypercall::Errno;
+use acrn_abi::ioreq::{IoRequest, SLOT_SIZE, SLOTS};
+use acrn_abi::{Gsi, Hpa, guest_map};
+use acrn_lifecycle::validate::{self, Creation, Limits, Start};
+use acrn_lifecycle::{Caller, VmRequest, VmState};
+use acrn_vdev::ioapic::VIoApic;
+use core::sync::atomic::Ordering;
+use spin::Mutex;
+use zerocopy::IntoBytes;
+
+/// One creation at a time, so that two cannot choose the same name.
+static CREATING: Mutex<()> = Mutex::new(());
+
+/// Makes a VM in a free slot. `tell` hands the result to the caller; when that fails, there is no
+/// VM.
+pub fn create(
+    creation: &Creation,
+    tell: impl FnOnce(&Vm) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let _one = CREATING.lock();
+    if is_taken(&creation.name) {
+        return Err(Refusal::new(Errno::EEXIST, "a VM has this name already"));
+    }
+    for vm in vm::all().iter().skip(1) {
+        let mut state = vm.state.lock();
+        if *state != VmState::PoweredOff {
+            continue;
+        }
+        let next = state.on(VmRequest::Create, Caller::ServiceVm, vm.standing())?;
+        vm.describe(creation.name.as_bytes(), false, creation.flags.bits());
+        let made = assemble(vm, creation).and_then(|()| tell(vm));
+        if let Err(refusal) = made {
+            dismantle(vm);
+            return Err(refusal);
+        }
+        *state = next;
+        info!(
+            "vm{} ({}) is created with {} vCPUs",
+            vm.id,
+            creation.name,
+            creation.vcpus()
+        );
+        return Ok(());
+    }
+    Err(Refusal::new(Errno::ENOSPC, "all VM slots are in use"))
+}
+
+fn is_taken(name: &str) -> bool {
+    let exists = |vm: &Vm| *vm.state.lock() != VmState::PoweredOff;
+    vm::all()
+        .iter()
+        .any(|vm| exists(vm) && &vm.name()[..] == name)
+}
+
+/// Tables, devices and vCPUs of a VM that is described.
+fn assemble(vm: &'static Vm, creation: &Creation) -> Result<(), Refusal> {
+    console::forget(vm.id);
+    let table = NestedTable::new()?;
+    let config = VirtConfig {
+        vm: vm.id,
+        nested_root: table.root_pointer(),
+        io_bitmap: lifecycle::user_io_bitmap(),
+        msr_bitmap: lifecycle::msr_bitmap(),
+    };
+    *vm.nested.lock() = Some(table);
+    vm.reset_devices();
+    {
+        let mut ioapics = vm.ioapics.lock();
+        ioapics.clear();
+        let device = VIoApic::new(0, Gsi(0), USER_IOAPIC_PINS);
+        let _ = ioapics.try_push((guest_map::IOAPIC_BASE, device));
+    }
+    for (vcpu, cpu) in vm.vcpus.iter().zip(creation.cpus()) {
+        let full = Refusal::new(Errno::ENOSPC, "a CPU has no room for another vCPU");
+        lifecycle::prepare_vcpu(vcpu, &config, cpu, vcpu.id.0.into()).ok_or(full)?;
+        vm.set_vcpu_count(vcpu.id.index() + 1);
+    }
+    Ok(())
+}
+
+/// Takes a VM apart: everything that it has goes back to where it came from.
+pub fn dismantle(vm: &'static Vm) {
+    for vcpu in vm.active_vcpus() {
+        lifecycle::retire_vcpu(vcpu, None);
+    }
+    vm.set_vcpu_count(0);
+    vm.ioreq_page.store(0, Ordering::SeqCst);
+    let table = vm.nested.lock().take();
+    let frames = table.as_ref().map_or(0, NestedTable::frames);
+    if let Some(table) = table {
+        table.destroy();
+    }
+    let pages = OWNERS
+        .lock()
+        .as_mut()
+        .map_or(0, |owners| owners.give_back_all(vm.id));
+    vm.reset_devices();
+    vm.ioapics.lock().clear();
+    vm.uart.lock().port = 0;
+    console::forget(vm.id);
+    info!(
+        "vm{} ({}) is gone: {pages} pages and {frames} table frames are back",
+        vm.id,
+        vm.name()
+    );
+}
+
+/// Back to the state after creation; memory and the request page stay.
+pub fn reset(vm: &'static Vm) {
+    for vcpu in vm.active_vcpus() {
+        // SAFETY: the VM is stopped and its state lock is held by the caller.
+        let local = unsafe { vcpu.local() };
+        lifecycle::reset_vcpu(vcpu, local, vcpu.id.0.into());
+    }
+    vm.reset_devices();
+    // The IOAPIC keeps what its sources say, and this source has fallen silent.
+    vm.refresh_uart_line();
+    let page = vm.ioreq_page.load(Ordering::Acquire);
+    if page != 0 {
+        free_request_slots(Hpa(page));
+    }
+}
+
+/// Marks all slots of a request page as free. A page of zeros would be 16 requests.
+pub fn free_request_slots(page: Hpa) {
+    for slot in 0..SLOTS {
+        let at = Hpa(page.0 + (slot * SLOT_SIZE) as u64);
+        memory::write_guest(at, IoRequest::FREE.as_bytes());
+    }
+}
+
+/// What the processor can do for a guest's first state.
+pub fn limits() -> Limits {
+    let basic = cpu::cpuid(1, 0);
+    let more = cpu::cpuid(7, 0);
+    let bit = |present: u32, cr4: u64| if present & 1 != 0 { cr4 } else { 0 };
+    // VME to OSXMMEXCPT come with every 64-bit processor.
+    let cr4 = 0x7ff
+        | bit(basic.ecx >> 26, cpu::cr4::OSXSAVE)
+        | bit(more.ebx, 1 << 16)
+        | bit(more.ebx >> 7, cpu::cr4::SMEP)
+        | bit(more.ebx >> 20, cpu::cr4::SMAP)
+        | bit(more.ecx >> 2, 1 << 11)
+        | bit(more.ecx >> 3, 1 << 22);
+    Limits {
+        physical_bits: cpu::physical_address_bits(),
+        cr4,
+    }
+}
+
+/// Gives a vCPU of a stopped VM the state to start with.
+pub fn set_registers(vcpu: &Vcpu, start: &Start) {
+    // SAFETY: the VM is stopped and its state lock is held by the caller.
+    let local = unsafe { vcpu.local() };
+    local.virt.set_state(&StartState {
+        control: ControlState {
+            cr0: start.cr0,
+            cr2: 0,
+            cr3: start.cr3,
+            cr4: start.cr4,
+            efer: start.efer,
+            cpl: 0,
+        },
+        cs: segment(&start.cs),
+        data: start.data.each_ref().map(segment),
+        gdt: start.gdt,
+        idt: start.idt,
+        ldt: start.ldt,
+        tr: start.tr,
+    });
+    local.registers.gpr = start.gprs;
+    local.registers.rip = start.rip;
+    local.registers.rflags = start.rflags;
+    local.pending_io = PendingIo::None;
+    // An application processor still waits for its start-up IPI.
+    if vcpu.id.0 == 0 || vcpu.wait() != Wait::StartUp {
+        vcpu.set_wait(Wait::Nothing);
+    }
+}
+
+fn segment(from: &validate::Segment) -> Segment {
+    Segment {
+        selector: from.selector,
+        access: from.access,
+        limit: from.limit,
+        base: from.base,
+    }
+}
