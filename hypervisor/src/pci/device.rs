@@ -3,14 +3,16 @@
 
 use super::host::{Host, Nowhere};
 use super::mediated::{self, Pages};
-use super::storage::Piece;
+use super::storage::{self, Piece};
 use crate::arch::device;
 use crate::irq::{self, Source};
 use crate::percpu;
 use crate::vm::{self, Vm};
 use acrn_abi::{Bdf, Gpa, Hpa, Vector, VmId};
 use acrn_vdev::interrupt::Delivery;
-use acrn_vdev::pci::{BAR_COUNT, Bar, BarKind, ConfigAction, Function, MsiMessage, MsixEntry};
+use acrn_vdev::pci::{
+    BAR_COUNT, Bar, BarKind, BusNumbers, ConfigAction, Function, MsiMessage, MsixEntry,
+};
 use core::sync::atomic::Ordering;
 
 const COMMAND: u16 = 4;
@@ -60,9 +62,8 @@ pub struct Plan {
 }
 
 impl Device {
-    /// Takes a function over from firmware. `storage` makes room for a table of that many
-    /// entries.
-    pub fn new(bdf: Bdf, owner: Owner, storage: impl FnOnce(u16) -> Piece) -> Option<Self> {
+    /// Takes a function over from firmware.
+    pub fn new(bdf: Bdf, owner: Owner) -> Option<Self> {
         let function = Function::scan(bdf, &mut Host)?;
         function.program_msi(None, &mut Host);
         function.program_msix(false, false, &mut Host);
@@ -75,7 +76,7 @@ impl Device {
             fits.then_some((bar, offset, size, msix.entries()))
         });
         let table = place.map(|(bar, offset, size, entries)| Table {
-            piece: storage(entries),
+            piece: storage::take(entries),
             bar,
             offset,
             size,
@@ -141,6 +142,22 @@ impl Device {
         found.map(|(bar, _)| bar)
     }
 
+    /// A bridge's bus numbers after a guest's write to their doubleword.
+    pub fn bus_numbers_after(&self, register: u16, size: u8, value: u32) -> Option<BusNumbers> {
+        let old = self.function.bus_numbers()?;
+        let mut bytes = [old.primary, old.secondary, old.subordinate, 0];
+        let written = value.to_le_bytes();
+        for (at, byte) in (register & 3..).zip(&written[..usize::from(size.min(4))]) {
+            *bytes.get_mut(usize::from(at))? = *byte;
+        }
+        let [primary, secondary, subordinate, _] = bytes;
+        Some(BusNumbers {
+            primary,
+            secondary,
+            subordinate,
+        })
+    }
+
     /// Looks ahead at a guest's write.
     pub fn plan(&self, register: u16, size: u8, value: u32) -> Plan {
         let dword = register & !3;
@@ -156,7 +173,7 @@ impl Device {
         let kept = self.suspended && register != COMMAND;
         let wanted = next.command() & COMMAND_MEMORY != 0 || kept;
         let misplaced = if wanted { self.misplaced(&next) } else { None };
-        if let (Some(bar), false) = (misplaced, self.suspended) {
+        if let (Some(bar), false, true) = (misplaced, self.suspended, crate::log::limited()) {
             crate::warning!(
                 "PCI {}: BAR at {:#x} + {:#x} lies over memory or an interrupt controller; the \
                  function does not decode memory there",

@@ -37,7 +37,6 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use device::{Device, Owner};
 use host::Host;
 use spin::Mutex;
-use storage::Storage;
 
 pub use list::list;
 
@@ -52,12 +51,10 @@ const BUS_NUMBERS: u16 = 0x18;
 /// All functions, sorted.
 struct Functions {
     list: ArrayVec<Device, MAX_FUNCTIONS>,
-    storage: Storage,
 }
 
 static FUNCTIONS: Mutex<Functions> = Mutex::new(Functions {
     list: ArrayVec::new_const(),
-    storage: Storage::new(),
 });
 
 /// The function with the hypervisor's UART; [`NO_FUNCTION`] for none.
@@ -93,27 +90,34 @@ impl Functions {
         } else {
             Owner::Vm(crate::vm::service().id)
         };
-        let storage = &mut self.storage;
-        let device = Device::new(bdf, owner, |entries| storage.take(entries))?;
+        let device = Device::new(bdf, owner)?;
         self.list.try_insert(index, device).ok()?;
         self.list.get_mut(index)
     }
 
-    /// A bridge is about to be renumbered: what is behind it disappears, and is found again when
-    /// the guest looks for it.
-    fn forget_behind(&mut self, bridge: Bdf, vm: VmId) {
-        let Some(buses) = self.get(bridge).and_then(|d| d.function.bus_numbers()) else {
+    /// A bridge is about to be renumbered: functions that cannot be reached under their numbers
+    /// any more disappear, and are found again when the guest looks for them.
+    fn forget_behind(&mut self, bridge: Bdf, vm: VmId, register: u16, size: u8, value: u32) {
+        let numbers = |device: &mut Device| device.function.bus_numbers();
+        let Some(old) = self.get(bridge).and_then(numbers) else {
+            return;
+        };
+        let Some(new) = self
+            .get(bridge)
+            .and_then(|d| d.bus_numbers_after(register, size, value))
+        else {
             return;
         };
         let behind = |device: &Device| {
             let bus = device.function.bdf().bus();
-            bus != bridge.bus() && buses.contains(bus) && device.owner == Owner::Vm(vm)
+            let stays = old.secondary == new.secondary && new.contains(bus);
+            bus != bridge.bus() && old.contains(bus) && !stays && device.owner == Owner::Vm(vm)
         };
         while let Some(index) = self.list.iter().position(behind) {
             let device = self.list.remove(index);
             mediated::settle(crate::vm::get(vm), device.function.bdf(), None);
             if let Some(piece) = device.retire() {
-                self.storage.give_back(piece);
+                storage::give_back(piece);
             }
         }
     }
@@ -129,7 +133,7 @@ pub fn initialise(platform: &Platform) -> Option<(Hpa, u64)> {
         lost += u32::from(found.try_push(bdf).is_err());
     });
     let mut functions = FUNCTIONS.lock();
-    functions.storage.open();
+    storage::open();
     for bdf in found {
         let Some(device) = functions.add(bdf) else {
             continue;
@@ -223,10 +227,8 @@ fn config_read(vcpu: &Vcpu, access: ConfigAccess) -> u32 {
         return device.function.read(register, size, &Host);
     }
     // Behind another root bus, behind a bridge that was renumbered, or plugged in just now.
-    let new = register == VENDOR
-        && vm.is_service()
-        && functions.get(bdf).is_none()
-        && Host.read(bdf, VENDOR, 2) != 0xffff;
+    let new =
+        vm.is_service() && functions.get(bdf).is_none() && Host.read(bdf, VENDOR, 2) != 0xffff;
     if new {
         if let Some(device) = functions.add(bdf) {
             if device.pages().is_some() {
@@ -263,10 +265,7 @@ fn config_write(vcpu: &Vcpu, access: ConfigAccess, value: u32) {
             continue;
         }
         if register & !3 == BUS_NUMBERS && device.function.bus_numbers().is_some() {
-            let old = Host.read(bdf, register, size);
-            if old != value & all_ones(size) {
-                functions.forget_behind(bdf, vm.id);
-            }
+            functions.forget_behind(bdf, vm.id, register, size, value);
         }
         let Some(device) = functions.owned(bdf, vm.id) else {
             return;

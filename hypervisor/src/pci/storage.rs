@@ -28,54 +28,51 @@ pub struct Piece {
     pub vectors: &'static mut [u8],
 }
 
-/// What is left.
-pub struct Storage {
+struct Storage {
     entries: &'static mut [MsixEntry],
     vectors: &'static mut [u8],
     returned: ArrayVec<Piece, 32>,
 }
 
-impl Storage {
-    /// Nothing yet.
-    pub const fn new() -> Self {
-        Self {
-            entries: &mut [],
-            vectors: &mut [],
-            returned: ArrayVec::new_const(),
-        }
-    }
+/// What is left. Apart from the functions, which can so begin as zeros in the image.
+static STORAGE: Mutex<Storage> = Mutex::new(Storage {
+    entries: &mut [],
+    vectors: &mut [],
+    returned: ArrayVec::new_const(),
+});
 
-    /// Takes the static arrays over, once.
-    pub fn open(&mut self) {
-        if let (Some(entries), Some(vectors)) = (ENTRIES.try_lock(), VECTORS.try_lock()) {
-            // They stay locked for ever: the storage is their only user.
-            self.entries = &mut MutexGuard::leak(entries)[..];
-            self.vectors = &mut MutexGuard::leak(vectors)[..];
-        }
+/// Takes the static arrays over, once.
+pub fn open() {
+    if let (Some(entries), Some(vectors)) = (ENTRIES.try_lock(), VECTORS.try_lock()) {
+        let mut storage = STORAGE.lock();
+        // They stay locked for ever: the storage is their only user.
+        storage.entries = &mut MutexGuard::leak(entries)[..];
+        storage.vectors = &mut MutexGuard::leak(vectors)[..];
     }
+}
 
-    /// Room for a table of `count` entries, or for as many of them as can be.
-    pub fn take(&mut self, count: u16) -> Piece {
-        let count = usize::from(count).min(MOST);
-        let mut returned = self.returned.iter();
-        if let Some(index) = returned.position(|p| p.vectors.len() >= count) {
-            let mut piece = self.returned.swap_remove(index);
-            piece.shadow.reset();
-            return piece;
-        }
-        let count = count.min(self.entries.len());
-        let (own, rest) = core::mem::take(&mut self.entries).split_at_mut(count);
-        self.entries = rest;
-        let (vectors, rest) = core::mem::take(&mut self.vectors).split_at_mut(count);
-        self.vectors = rest;
-        Piece {
-            shadow: MsixTable::new(own),
-            vectors,
-        }
+/// Room for a table of `count` entries, or for as many of them as can be.
+pub fn take(count: u16) -> Piece {
+    let mut storage = STORAGE.lock();
+    let count = usize::from(count).min(MOST);
+    let mut returned = storage.returned.iter();
+    if let Some(index) = returned.position(|p| p.vectors.len() >= count) {
+        let mut piece = storage.returned.swap_remove(index);
+        piece.shadow.reset();
+        return piece;
     }
+    let count = count.min(storage.entries.len());
+    let (own, rest) = core::mem::take(&mut storage.entries).split_at_mut(count);
+    storage.entries = rest;
+    let (vectors, rest) = core::mem::take(&mut storage.vectors).split_at_mut(count);
+    storage.vectors = rest;
+    Piece {
+        shadow: MsixTable::new(own),
+        vectors,
+    }
+}
 
-    /// Takes room back.
-    pub fn give_back(&mut self, piece: Piece) {
-        let _ = self.returned.try_push(piece);
-    }
+/// Takes room back.
+pub fn give_back(piece: Piece) {
+    let _ = STORAGE.lock().returned.try_push(piece);
 }
