@@ -14,110 +14,6 @@ use acrn_abi::PcpuId;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// vCPUs that one physical CPU can hold.
-pub const SLOTS: usize = 32;
-
-/// Longest turn while another vCPU of the CPU is ready, in milliseconds.
-const SLICE_MS: u64 = 5;
-
-/// The vCPUs of one CPU and whose turn it is: least run time first. A vCPU that wakes up starts
-/// just below the others, so that it is served soon and cannot save up time.
-pub struct RunQueue {
-    members: [Option<&'static Vcpu>; SLOTS],
-    run_time: [u64; SLOTS],
-    ready: u32,
-}
-
-impl RunQueue {
-    /// Nobody.
-    pub const fn new() -> Self {
-        Self {
-            members: [None; SLOTS],
-            run_time: [0; SLOTS],
-            ready: 0,
-        }
-    }
-
-    /// Takes a vCPU in and returns its slot; `None` when the CPU is full.
-    pub fn add(&mut self, vcpu: &'static Vcpu) -> Option<usize> {
-        let slot = self.members.iter().position(Option::is_none)?;
-        self.members[slot] = Some(vcpu);
-        self.run_time[slot] = self.least().unwrap_or(0);
-        self.ready &= !(1 << slot);
-        Some(slot)
-    }
-
-    /// Forgets the vCPU of a slot.
-    pub fn remove(&mut self, slot: usize) {
-        if let Some(member) = self.members.get_mut(slot) {
-            *member = None;
-            self.ready &= !(1 << slot);
-        }
-    }
-
-    fn least(&self) -> Option<u64> {
-        (0..SLOTS)
-            .filter(|s| self.ready >> s & 1 != 0)
-            .map(|s| self.run_time[s])
-            .min()
-    }
-
-    fn wake(&mut self, slot: usize) {
-        if self.members[slot].is_some() && self.ready >> slot & 1 == 0 {
-            if let Some(least) = self.least() {
-                let floor = least.saturating_sub(tsc::from_ms(SLICE_MS));
-                self.run_time[slot] = self.run_time[slot].max(floor);
-            }
-            self.ready |= 1 << slot;
-        }
-    }
-
-    fn block(&mut self, slot: usize) {
-        self.ready &= !(1 << slot);
-    }
-
-    fn charge(&mut self, slot: usize, ticks: u64) {
-        self.run_time[slot] = self.run_time[slot].wrapping_add(ticks);
-    }
-
-    fn pick(&self) -> Option<(usize, &'static Vcpu)> {
-        if self.ready == 0 {
-            return None;
-        }
-        let slot = if self.ready.is_power_of_two() {
-            self.ready.trailing_zeros() as usize
-        } else {
-            (0..SLOTS)
-                .filter(|s| self.ready >> s & 1 != 0)
-                .min_by_key(|s| self.run_time[*s])?
-        };
-        self.members[slot].map(|vcpu| (slot, vcpu))
-    }
-
-    fn shared(&self) -> bool {
-        self.ready.count_ones() > 1
-    }
-
-    fn earliest_deadline(&self) -> u64 {
-        self.members
-            .iter()
-            .flatten()
-            .map(|vcpu| vcpu.shared.deadline.load(Ordering::Relaxed))
-            .min()
-            .unwrap_or(u64::MAX)
-    }
-
-    fn due(&self, now: u64) -> u32 {
-        let mut due = 0;
-        for (slot, vcpu) in self.members.iter().enumerate() {
-            if vcpu.is_some_and(|v| v.shared.deadline.load(Ordering::Relaxed) <= now) {
-                due |= 1 << slot;
-            }
-        }
-        due
-    }
-}
-
 /// What the host timer of each CPU is set to; `u64::MAX` for off.
 static TIMERS: [AtomicU64; percpu::MAX_CPUS] =
     [const { AtomicU64::new(u64::MAX) }; percpu::MAX_CPUS];
@@ -151,6 +47,14 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     crate::console::poll(this);
     crate::shell::work::poll(this);
     let now = cpu::rdtsc();
+    let turn = {
+        let woken = this.wake.swap(0, Ordering::SeqCst);
+        this.queue.lock().next_turn(woken, now)
+    };
+    set_timer(this, now, turn.deadline.min(turn.end.unwrap_or(u64::MAX)));
+    crate::console::poll(this);
+    crate::shell::work::poll(this);
+    let now = cpu::rdtsc();
     let (picked, slice) = {
         let mut queue = this.queue.lock();
         let mut woken = this.wake.swap(0, Ordering::SeqCst) | queue.due(now);
@@ -168,7 +72,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         }
         (picked, slice)
     };
-    let Some((slot, vcpu)) = picked else {
+    let Some((slot, vcpu)) = turn.picked else {
         if !this.attention.load(Ordering::SeqCst) {
             cpu::wait_for_interrupt();
         }
@@ -179,7 +83,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         // SAFETY: this is the run loop of the vCPU's CPU and `on_cpu` is set.
         let local = unsafe { vcpu.local() };
         switch(loaded, vcpu, local);
-        let next = run(this, vcpu, local, slot, slice);
+        let next = run(this, vcpu, local, slot, turn.end);
         // Saved while `on_cpu` is set: afterwards others may replace the state.
         extended::save(local);
         next
@@ -189,11 +93,11 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         Next::Block
     };
     vcpu.shared.on_cpu.store(false, Ordering::SeqCst);
-    let mut queue = this.queue.lock();
-    queue.charge(slot, cpu::rdtsc().wrapping_sub(now));
     // A wake-up between the decision and here has set the bit again: it is seen next time.
-    if next == Next::Block {
-        queue.block(slot);
+    match next {
+        Next::Block => this.queue.lock().block(slot, cpu::rdtsc()),
+        Next::Yield => this.queue.lock().yield_now(cpu::rdtsc()),
+        Next::Continue => {}
     }
 }
 
@@ -296,7 +200,8 @@ mod extended {
     }
 }
 
-/// Runs one vCPU until it blocks, its turn ends or its CPU has something else to do.
+/// Runs one vCPU until it blocks, its turn ends or its CPU has something else to do
+/// ([`Next::Continue`]: it is as ready as before).
 fn run(
     this: &'static PerCpu,
     vcpu: &'static Vcpu,
@@ -326,7 +231,7 @@ fn run(
         }
         prepare_interrupts(vcpu, local);
         if this.attention.load(Ordering::SeqCst) {
-            return Next::Yield;
+            return Next::Continue;
         }
         stats::mark_first_entry();
         let exit = local.virt.enter(&mut local.registers, slot);
@@ -350,7 +255,7 @@ fn run(
             other => return other,
         }
         if slice.is_some_and(|end| start > end) || !vcpu.vm().may_run() {
-            return Next::Yield;
+            return Next::Continue;
         }
     }
 }
@@ -457,7 +362,7 @@ fn pic_interrupt(vcpu: &Vcpu, local: &mut Local) -> bool {
 #[inline]
 fn collect_interrupts(local: &mut Local) {
     if let Some(vector) = local.virt.take_delivered() {
-        local.lapic.accept(vector);
+        local.lapic.delivered(vector);
     }
     let tpr = local.virt.task_priority();
     if tpr != local.lapic.tpr() & 0xf0 {

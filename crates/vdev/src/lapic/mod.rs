@@ -307,14 +307,22 @@ impl VLapic {
     /// nothing happens, when the vector is not deliverable.
     #[inline]
     pub fn accept(&mut self, vector: Vector) -> bool {
-        if vector.0 >> 4 <= self.ppr >> 4 || !self.irr.remove(vector.0) {
+        vector.0 >> 4 > self.ppr >> 4 && self.delivered(vector)
+    }
+
+    /// Hardware has delivered `vector`: IRR to ISR, whatever the priorities are now. The guest may
+    /// have changed CR8 before the delivery and after it, of which only the last value is known.
+    /// False when the vector is not requested.
+    #[inline]
+    pub fn delivered(&mut self, vector: Vector) -> bool {
+        if !self.irr.remove(vector.0) {
             return false;
         }
         if vector.0 == self.highest_irr {
             self.highest_irr = self.irr.highest().unwrap_or(0);
         }
         self.isr.insert(vector.0);
-        self.highest_isr = vector.0;
+        self.highest_isr = self.highest_isr.max(vector.0);
         self.update_ppr();
         true
     }

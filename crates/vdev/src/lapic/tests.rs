@@ -80,6 +80,17 @@ fn the_tpr_holds_back_its_class_and_those_below() {
 }
 
 #[test]
+fn what_hardware_delivered_is_in_service_whatever_the_task_priority_is_now() {
+    let mut lapic = enabled();
+    lapic.set_tpr(0x50);
+    lapic.request(Vector(0x51), false);
+    assert!(!lapic.accept(Vector(0x51)));
+    assert!(lapic.delivered(Vector(0x51)));
+    assert!(!lapic.is_requested(Vector(0x51)) && lapic.is_in_service(Vector(0x51)));
+    assert!(!lapic.delivered(Vector(0x51)));
+}
+
+#[test]
 fn eoi_names_the_trigger_mode_and_an_idle_eoi_does_nothing() {
     let mut lapic = enabled();
     assert_eq!(lapic.eoi(), LapicAction::None);
