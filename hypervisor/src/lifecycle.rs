@@ -113,7 +113,10 @@ pub fn retire_vcpu(vcpu: &'static Vcpu, caller: Option<&Vcpu>) {
         return;
     }
     let slot = vcpu.shared.slot.load(Ordering::Relaxed) as usize;
-    percpu::get(vcpu.pcpu()).queue.lock().remove(slot);
+    percpu::get(vcpu.pcpu())
+        .queue
+        .lock()
+        .remove(slot, cpu::rdtsc());
     vcpu.wake();
     while vcpu.shared.on_cpu.load(Ordering::SeqCst) {
         if let Some(own) = caller {

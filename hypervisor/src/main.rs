@@ -8,7 +8,7 @@
 //! | [`arch`] | the host machine: boot code, tables, interrupt controllers, clock, UART |
 //! | [`virt`] | the vendor contract and its siblings |
 //! | [`memory`] | pool, page ownership, access to guest memory |
-//! | [`percpu`], [`run`] | data and loop of each physical CPU |
+//! | [`percpu`], [`run`], [`run_queue`] | data, loop and vCPUs of each physical CPU |
 //! | [`vm`], [`vcpu`] | the structures of a VM |
 //! | [`exit`] | what happens on each exit |
 //! | [`irq`], [`pci`] | pass-through of interrupts and of PCI functions |
@@ -16,7 +16,10 @@
 //! | [`console`], [`shell`], [`log`], [`stats`] | what people see |
 #![no_std]
 #![no_main]
-#![expect(bad_asm_style, reason = "boot code mixes in AT&T lines for addresses that Intel syntax cannot say")]
+#![expect(
+    bad_asm_style,
+    reason = "boot code mixes in AT&T lines for addresses that Intel syntax cannot say"
+)]
 
 #[macro_use]
 mod log;
@@ -31,6 +34,7 @@ mod memory;
 mod pci;
 mod percpu;
 mod run;
+mod run_queue;
 mod runtime;
 mod service;
 mod shell;

@@ -1,7 +1,7 @@
 //! Data of each physical CPU, found through the GS base.
 
 use crate::arch::{cpu, segment::Segments};
-use crate::run::RunQueue;
+use crate::run_queue::RunQueue;
 use acrn_abi::PcpuId;
 use core::arch::asm;
 use core::cell::UnsafeCell;

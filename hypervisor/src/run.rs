@@ -52,26 +52,6 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         this.queue.lock().next_turn(woken, now)
     };
     set_timer(this, now, turn.deadline.min(turn.end.unwrap_or(u64::MAX)));
-    crate::console::poll(this);
-    crate::shell::work::poll(this);
-    let now = cpu::rdtsc();
-    let (picked, slice) = {
-        let mut queue = this.queue.lock();
-        let mut woken = this.wake.swap(0, Ordering::SeqCst) | queue.due(now);
-        while woken != 0 {
-            queue.wake(woken.trailing_zeros() as usize);
-            woken &= woken - 1;
-        }
-        let slice = queue.shared().then(|| now + tsc::from_ms(SLICE_MS));
-        let deadline = queue.earliest_deadline();
-        set_timer(this, now, deadline.min(slice.unwrap_or(u64::MAX)));
-        let picked = queue.pick();
-        // Before the queue is unlocked: whoever takes the vCPU out of it can wait for it then.
-        if let Some((_, vcpu)) = picked {
-            vcpu.shared.on_cpu.store(true, Ordering::SeqCst);
-        }
-        (picked, slice)
-    };
     let Some((slot, vcpu)) = turn.picked else {
         if !this.attention.load(Ordering::SeqCst) {
             cpu::wait_for_interrupt();
@@ -95,7 +75,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     vcpu.shared.on_cpu.store(false, Ordering::SeqCst);
     // A wake-up between the decision and here has set the bit again: it is seen next time.
     match next {
-        Next::Block => this.queue.lock().block(slot, cpu::rdtsc()),
+        Next::Block => this.queue.lock().block(slot, vcpu, cpu::rdtsc()),
         Next::Yield => this.queue.lock().yield_now(cpu::rdtsc()),
         Next::Continue => {}
     }

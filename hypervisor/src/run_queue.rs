@@ -1,0 +1,116 @@
+//! The vCPUs of one physical CPU: which slot each has, and the scheduler that decides between
+//! them. The policy itself is in the `acrn-sched` crate.
+
+use crate::arch::tsc;
+use crate::vcpu::Vcpu;
+use acrn_sched::{CAPACITY, EntityId, Params, Policy, Scheduler};
+use core::sync::atomic::Ordering;
+
+/// Context-switch allowance of borrowed virtual time, in its units of a millisecond.
+const CONTEXT_SWITCH_ALLOWANCE: u32 = 5;
+
+/// See the module.
+pub struct RunQueue {
+    members: [Option<&'static Vcpu>; CAPACITY],
+    /// Bit n: slot n is taken.
+    taken: u32,
+    /// Made with the first member, when the rate of the clock is known.
+    scheduler: Option<Scheduler>,
+}
+
+/// What the run loop does next.
+pub struct Turn {
+    /// Slot and vCPU; `None` to idle.
+    pub picked: Option<(usize, &'static Vcpu)>,
+    /// Host TSC at which the turn ends; `None` while nobody else wants the CPU.
+    pub end: Option<u64>,
+    /// Host TSC of the earliest timer of all members; `u64::MAX` for none.
+    pub deadline: u64,
+}
+
+impl RunQueue {
+    /// Nobody.
+    pub const fn new() -> Self {
+        Self {
+            members: [None; CAPACITY],
+            taken: 0,
+            scheduler: None,
+        }
+    }
+
+    /// Takes a vCPU in and returns its slot; `None` when the CPU is full.
+    pub fn add(&mut self, vcpu: &'static Vcpu) -> Option<usize> {
+        let slot = (!self.taken).trailing_zeros() as usize;
+        let member = self.members.get_mut(slot)?;
+        let scheduler = self.scheduler.get_or_insert_with(|| {
+            Scheduler::new(Policy::Bvt {
+                mcu: tsc::from_ms(1),
+                csa: CONTEXT_SWITCH_ALLOWANCE,
+            })
+        });
+        scheduler
+            .add(EntityId(slot as u8), Params::default())
+            .ok()?;
+        *member = Some(vcpu);
+        self.taken |= 1 << slot;
+        Some(slot)
+    }
+
+    /// Forgets the vCPU of a slot.
+    pub fn remove(&mut self, slot: usize, now: u64) {
+        let (Some(member), Some(scheduler)) = (self.members.get_mut(slot), &mut self.scheduler)
+        else {
+            return;
+        };
+        *member = None;
+        self.taken &= !(1 << slot);
+        scheduler.remove(EntityId(slot as u8), now);
+    }
+
+    /// Wakes the slots of a set and those whose timer is due, and decides who runs.
+    pub fn next_turn(&mut self, woken: u32, now: u64) -> Turn {
+        let Some(scheduler) = &mut self.scheduler else {
+            return Turn {
+                picked: None,
+                end: None,
+                deadline: u64::MAX,
+            };
+        };
+        let mut deadline = u64::MAX;
+        let mut rest = self.taken;
+        while rest != 0 {
+            let slot = rest.trailing_zeros();
+            rest &= rest - 1;
+            let timer = self.members[slot as usize].map_or(u64::MAX, |vcpu| {
+                vcpu.shared.deadline.load(Ordering::Relaxed)
+            });
+            deadline = deadline.min(timer);
+            if woken >> slot & 1 != 0 || timer <= now {
+                scheduler.wake(EntityId(slot as u8), now);
+            }
+        }
+        let picked = scheduler.pick(now).map(|id| usize::from(id.0));
+        Turn {
+            picked: picked.and_then(|slot| self.members[slot].map(|vcpu| (slot, vcpu))),
+            end: scheduler.next_tick(now),
+            deadline,
+        }
+    }
+
+    /// The vCPU has nothing to do. Its slot may have been given to another one meanwhile.
+    pub fn block(&mut self, slot: usize, vcpu: &Vcpu, now: u64) {
+        if !self.members[slot].is_some_and(|member| core::ptr::eq(member, vcpu)) {
+            return;
+        }
+        if let Some(scheduler) = &mut self.scheduler {
+            scheduler.block(EntityId(slot as u8), now);
+        }
+    }
+
+    /// The running vCPU lets others go first.
+    pub fn yield_now(&mut self, now: u64) {
+        if let Some(scheduler) = &mut self.scheduler {
+            scheduler.yield_now(now);
+        }
+    }
+}
