@@ -109,10 +109,7 @@ fn map_everything(platform: &Platform) -> Result<NestedTable, Error> {
     }
     let mut hide = |start: u64, size: u64| table.unmap(Gpa(start), size);
     let image = boot::image();
-    hide(
-        image.start,
-        image.end - image.start,
-    )?;
+    hide(image.start, image.end - image.start)?;
     let (pool, size) = memory::pool();
     hide(pool.get(), size)?;
     hide(apic::XAPIC_BASE, PAGE_SIZE)?;
@@ -172,12 +169,14 @@ fn load(
     let map = map.as_mut().ok_or(Error::Copy)?;
     // A scratch copy: what is found free is taken from it, the guest's own map stays whole.
     let mut free = map.clone();
+    let kernel_at = clear_of(&image, kernel, &mut free)?;
+    let ramdisk_at = ramdisk.map(|m| clear_of(&image, m, &mut free)).transpose()?;
     let plan = LoadPlan::choose(&image, initrd, cmdline.len() as u64, |search| {
         take(&mut free, search)
     })
     .map_err(Error::Kernel)?;
     let rsdp = place_rsdp(vm, info, map, &mut free);
-    copy_images(kernel, ramdisk, &image, &plan)?;
+    copy_images(kernel_at, ramdisk_at.zip(ramdisk), &image, &plan)?;
     // The modules' memory is the guest's from here on.
     for module in &info.modules {
         let start = module.start.align_down(PAGE_SIZE);
@@ -253,24 +252,46 @@ fn place_rsdp(vm: &Vm, info: &BootInfo, map: &mut HostMap, free: &mut HostMap) -
     }
 }
 
-/// Moves initrd and kernel to their places. One of them may lie where the other goes, so the
-/// kernel is parked beyond both first when it does.
+/// Moves a module away from where the kernel would like to be, and tells where it is then.
+/// A loader that puts modules low (GRUB on UEFI) would else leave a kernel that cannot run
+/// elsewhere without a place.
+fn clear_of(image: &KernelImage, module: &Module, free: &mut HostMap) -> Result<Hpa, Error> {
+    let kernel_end = image.pref_address.saturating_add(image.init_size);
+    let first = module.start.align_down(PAGE_SIZE);
+    let size = (module.end.get() - first.get()).next_multiple_of(PAGE_SIZE);
+    if first.get() >= kernel_end || module.end.get() <= image.pref_address {
+        return Ok(module.start);
+    }
+    let beyond = Search {
+        size,
+        align: PAGE_SIZE,
+        min: kernel_end,
+        max: u64::MAX,
+        highest: true,
+    };
+    // Without room the kernel may still run elsewhere, with the module where it is.
+    let Some(to) = take(free, beyond) else {
+        return Ok(module.start);
+    };
+    if !memory::move_guest(module.start, Hpa(to), module.size()) {
+        return Err(Error::Copy);
+    }
+    let _ = free.set(first, size, MemoryKind::Usable);
+    Ok(Hpa(to))
+}
+
+/// Copies initrd and kernel from where they are now to their places, which are apart from both.
 fn copy_images(
-    kernel: &Module,
-    ramdisk: Option<&Module>,
+    kernel: Hpa,
+    ramdisk: Option<(Hpa, &Module)>,
     image: &KernelImage,
     plan: &LoadPlan,
 ) -> Result<(), Error> {
     let ok = |done: bool| if done { Ok(()) } else { Err(Error::Copy) };
-    // `choose` was given memory without the modules, so targets and sources are apart.
-    if let (Some(module), Some(target)) = (ramdisk, plan.initrd) {
-        ok(memory::move_guest(
-            module.start,
-            Hpa(target.0),
-            module.size(),
-        ))?;
+    if let (Some((start, module)), Some(target)) = (ramdisk, plan.initrd) {
+        ok(memory::move_guest(start, Hpa(target.0), module.size()))?;
     }
-    let payload = Hpa(kernel.start.get() + image.payload_offset);
+    let payload = Hpa(kernel.get() + image.payload_offset);
     ok(memory::move_guest(
         payload,
         Hpa(plan.kernel.0),
