@@ -173,7 +173,7 @@ impl Device {
         let kept = self.suspended && register != COMMAND;
         let wanted = next.command() & COMMAND_MEMORY != 0 || kept;
         let misplaced = if wanted { self.misplaced(&next) } else { None };
-        if let (Some(bar), false, true) = (misplaced, self.suspended, crate::log::limited()) {
+        if let Some(bar) = misplaced.filter(|_| !self.suspended && crate::log::limited()) {
             crate::warning!(
                 "PCI {}: BAR at {:#x} + {:#x} lies over memory or an interrupt controller; the \
                  function does not decode memory there",

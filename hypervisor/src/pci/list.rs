@@ -37,58 +37,69 @@ fn row(index: usize) -> Option<Row> {
 }
 
 /// Shows every function with its owner, then each interrupt that is passed through: the host's
-/// vector, and the guest's with the local APICs that it addresses.
+/// vector, and the guest's with the local APICs that it addresses. Lines end as a terminal wants.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn list(out: &mut dyn Write) -> Result {
-    writeln!(out, "BDF      ID         CLASS   OWNER  VECTORS")?;
+    write!(out, "BDF      ID         CLASS   OWNER  VECTORS\r\n")?;
     for row in (0..MAX_FUNCTIONS).map_while(row) {
-        let (vendor, device) = row.id;
-        write!(
-            out,
-            "{}  {vendor:04x}:{device:04x}  {:06x}  ",
-            row.bdf, row.class
-        )?;
-        match row.owner {
-            Owner::Hypervisor => write!(out, "hv     ")?,
-            Owner::Vm(id) => write!(out, "vm{:<5}", id.0)?,
-        }
-        match row.vectors.as_slice() {
-            [] => writeln!(out, "-")?,
-            [(table, ..), ..] => {
-                let kind = if *table { "MSI-X" } else { "MSI" };
-                writeln!(out, "{} {kind}", row.vectors.len())?;
-            }
-        }
+        function(out, &row)?;
     }
-    writeln!(out, "\nVM  TYPE   IRQ   VEC   DEST      GSI  BDF")?;
+    write!(out, "VM  TYPE   IRQ   VEC   DEST      GSI  BDF\r\n")?;
     for row in (0..MAX_FUNCTIONS).map_while(row) {
-        let Owner::Vm(vm) = row.owner else { continue };
-        for (table, vector, delivery) in &row.vectors {
-            let kind = if *table { "MSI-X" } else { "MSI" };
-            write!(out, "{:<2}  {kind:5}  {vector:#04x}  ", vm.0)?;
-            match delivery {
-                Some(guest) => {
-                    let mode = if guest.destination.logical { 'L' } else { 'P' };
-                    let id = guest.destination.id;
-                    write!(out, "{:#04x}  {mode}{id:<7x}  ", guest.vector.0)?;
-                }
-                None => write!(out, "-     -         ")?,
-            }
-            writeln!(out, "-    {}", row.bdf)?;
-        }
+        messages(out, &row)?;
     }
     let mut result = Ok(());
     irq::for_each(|vector, source| {
         if let Source::Pin { gsi, vm, .. } = source {
-            let line = writeln!(
+            let line = write!(
                 out,
-                "{:<2}  PIN    {vector:#04x}  -     -         {:<3}  -",
+                "{:<2}  PIN    {vector:#04x}  -     -         {:<3}  -\r\n",
                 vm.0, gsi.0
             );
             result = result.and(line);
         }
     });
     result
+}
+
+fn function(out: &mut dyn Write, row: &Row) -> Result {
+    let (vendor, device) = row.id;
+    write!(
+        out,
+        "{}  {vendor:04x}:{device:04x}  {:06x}  ",
+        row.bdf, row.class
+    )?;
+    match row.owner {
+        Owner::Hypervisor => write!(out, "hv     ")?,
+        Owner::Vm(id) => write!(out, "vm{:<5}", id.0)?,
+    }
+    match row.vectors.first() {
+        None => write!(out, "-\r\n"),
+        Some((table, ..)) => write!(out, "{} {}\r\n", row.vectors.len(), kind(*table)),
+    }
+}
+
+fn kind(table: bool) -> &'static str {
+    if table { "MSI-X" } else { "MSI" }
+}
+
+fn messages(out: &mut dyn Write, row: &Row) -> Result {
+    let Owner::Vm(vm) = row.owner else {
+        return Ok(());
+    };
+    for (table, vector, delivery) in &row.vectors {
+        write!(out, "{:<2}  {:5}  {vector:#04x}  ", vm.0, kind(*table))?;
+        match delivery {
+            Some(guest) => {
+                let mode = if guest.destination.logical { 'L' } else { 'P' };
+                let id = guest.destination.id;
+                write!(out, "{:#04x}  {mode}{id:<7x}  ", guest.vector.0)?;
+            }
+            None => write!(out, "-     -         ")?,
+        }
+        write!(out, "-    {}\r\n", row.bdf)?;
+    }
+    Ok(())
 }

@@ -25,7 +25,6 @@ mod storage;
 use crate::arch::{device as registers, uart};
 use crate::vcpu::Vcpu;
 use crate::virt::NestedTable;
-use acrn_abi::hypercall::Errno;
 use acrn_abi::{Bdf, Gpa, Hpa, PAGE_SIZE, VmId};
 use acrn_acpi::Platform;
 use acrn_vdev::pci::{
@@ -367,30 +366,4 @@ pub fn is_mediated(gpa: Gpa) -> bool {
 /// for the tables that this takes.
 pub fn exclude_mediated(table: &mut NestedTable, start: Gpa, size: u64) -> bool {
     mediated::exclude(table, start, size)
-}
-
-/// Gives a function to a User VM.
-///
-/// # Errors
-/// `EACCES` always, so far: without an IOMMU the function's DMA could not be confined to the VM.
-pub fn assign(bdf: Bdf, vm: VmId) -> Result<(), Errno> {
-    let unit = crate::boot::platform().map_or(false, |p| p.dmar.is_some() || p.ivrs.is_some());
-    let reason = if unit {
-        "the IOMMU of this machine is not used yet"
-    } else {
-        "no IOMMU"
-    };
-    crate::warning!(
-        "{reason}: PCI function {bdf} is not assigned to vm{vm}, as its DMA could reach all memory"
-    );
-    Err(Errno::EACCES)
-}
-
-/// Takes a function back from a User VM.
-///
-/// # Errors
-/// `EINVAL`: none is assigned.
-pub fn deassign(bdf: Bdf, vm: VmId) -> Result<(), Errno> {
-    crate::warning!("PCI function {bdf} is not assigned to vm{vm}");
-    Err(Errno::EINVAL)
 }

@@ -104,15 +104,9 @@ impl Meaning {
     }
 }
 
-/// Interrupts of passed-through devices.
+/// Functions and interrupts that are passed through.
 pub(super) fn pass_through() {
-    say(format_args!("{:<7}MEANING", "VECTOR"));
-    irq::for_each(|vector, source| {
-        say(format_args!(
-            "{vector:#04x}   {}",
-            Meaning(vector, source).text()
-        ));
-    });
+    let _ = crate::pci::list(&mut Out);
 }
 
 pub(super) fn memory() {
