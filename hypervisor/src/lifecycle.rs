@@ -93,7 +93,7 @@ pub fn prepare_vcpu(
     apic_id: u32,
 ) -> Option<()> {
     let host = percpu::get(cpu);
-    let slot = host.queue.lock().add(vcpu)?;
+    let slot = host.queue().lock().add(vcpu)?;
     vcpu.shared.pcpu.store(cpu.0.into(), Ordering::Relaxed);
     vcpu.shared.slot.store(slot as u32, Ordering::Relaxed);
     vcpu.shared.stats.clear();
@@ -114,7 +114,7 @@ pub fn retire_vcpu(vcpu: &'static Vcpu, caller: Option<&Vcpu>) {
     }
     let slot = vcpu.shared.slot.load(Ordering::Relaxed) as usize;
     percpu::get(vcpu.pcpu())
-        .queue
+        .queue()
         .lock()
         .remove(slot, cpu::rdtsc());
     vcpu.wake();

@@ -29,8 +29,6 @@ pub struct PerCpu {
     pub wake: AtomicU32,
     /// Set when the run loop must leave its fast path (wake, membership, timer).
     pub attention: AtomicBool,
-    /// vCPUs of this CPU.
-    pub queue: Mutex<RunQueue>,
     /// Interrupt counters by vector.
     pub interrupts: [AtomicU64; 256],
     /// Last exits, for crash dumps.
@@ -55,7 +53,6 @@ impl PerCpu {
             online: AtomicBool::new(false),
             wake: AtomicU32::new(0),
             attention: AtomicBool::new(false),
-            queue: Mutex::new(RunQueue::new()),
             interrupts: [const { AtomicU64::new(0) }; 256],
             exits: crate::stats::ExitRing::new(),
             segments: UnsafeCell::new(Segments::new()),
@@ -64,11 +61,19 @@ impl PerCpu {
         }
     }
 
+    /// vCPUs of this CPU.
+    pub fn queue(&self) -> &'static Mutex<RunQueue> {
+        &QUEUES[self.id().index()]
+    }
+
     /// Number of the CPU.
     pub fn id(&self) -> PcpuId {
         PcpuId(self.id.load(Ordering::Relaxed) as u16)
     }
 }
+
+/// Apart from the rest, whose initial value is zero and so takes no room in the image.
+static QUEUES: [Mutex<RunQueue>; MAX_CPUS] = [const { Mutex::new(RunQueue::new()) }; MAX_CPUS];
 
 static CPUS: [PerCpu; MAX_CPUS] = [const { PerCpu::new() }; MAX_CPUS];
 static COUNT: AtomicU32 = AtomicU32::new(1);

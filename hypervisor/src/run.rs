@@ -49,7 +49,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     let now = cpu::rdtsc();
     let turn = {
         let woken = this.wake.swap(0, Ordering::SeqCst);
-        this.queue.lock().next_turn(woken, now)
+        this.queue().lock().next_turn(woken, now)
     };
     set_timer(this, now, turn.deadline.min(turn.end.unwrap_or(u64::MAX)));
     let Some((slot, vcpu)) = turn.picked else {
@@ -75,8 +75,8 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     vcpu.shared.on_cpu.store(false, Ordering::SeqCst);
     // A wake-up between the decision and here has set the bit again: it is seen next time.
     match next {
-        Next::Block => this.queue.lock().block(slot, vcpu, cpu::rdtsc()),
-        Next::Yield => this.queue.lock().yield_now(cpu::rdtsc()),
+        Next::Block => this.queue().lock().block(slot, vcpu, cpu::rdtsc()),
+        Next::Yield => this.queue().lock().yield_now(cpu::rdtsc()),
         Next::Continue => {}
     }
 }
