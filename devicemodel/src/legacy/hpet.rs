@@ -139,7 +139,13 @@ impl Hpet {
         if !self.enabled() || timer.config & TIMER_INTERRUPT == 0 {
             return alarm.cancel();
         }
-        let left = timer.comparator.wrapping_sub(self.counter()) & timer.mask();
+        let mask = timer.mask();
+        // A match that has just passed is due now: the guest, or we, may have been too slow, and
+        // waiting for the counter to wrap around would stop the guest's clock.
+        let left = match timer.comparator.wrapping_sub(self.counter()) & mask {
+            passed if passed > mask / 2 => 0,
+            left => left,
+        };
         let at = left
             .checked_mul(TICK_NS)
             .and_then(|ns| Instant::now().checked_add(Duration::from_nanos(ns)));
@@ -382,6 +388,20 @@ mod tests {
             hsm.take_calls().last(),
             Some(&Call::IrqLine(21, IrqLine::LOW))
         );
+    }
+
+    #[test]
+    fn a_match_that_has_passed_is_due_at_once() {
+        let (hsm, shared) = hpet();
+        let mut hpet = shared.lock().unwrap();
+        hpet.write(CONFIG, 4, 3);
+        hpet.write(COUNTER, 8, 1000);
+        hpet.write(0x100, 4, TIMER_INTERRUPT | TIMER_32);
+        drop(hpet);
+        hsm.wait_for(&Call::IrqLine(2, IrqLine::RISING_PULSE));
+        hsm.take_calls();
+        shared.lock().unwrap().write(0x108, 4, 500);
+        hsm.wait_for(&Call::IrqLine(2, IrqLine::RISING_PULSE));
     }
 
     #[test]
