@@ -20,7 +20,7 @@ pub struct RunQueue {
 
 /// What the run loop does next.
 pub struct Turn {
-    /// Slot and vCPU; `None` to idle.
+    /// Slot and vCPU, which is marked as on the CPU; `None` to idle.
     pub picked: Option<(usize, &'static Vcpu)>,
     /// Host TSC at which the turn ends; `None` while nobody else wants the CPU.
     pub end: Option<u64>,
@@ -90,8 +90,13 @@ impl RunQueue {
             }
         }
         let picked = scheduler.pick(now).map(|id| usize::from(id.0));
+        let picked = picked.and_then(|slot| self.members[slot].map(|vcpu| (slot, vcpu)));
+        // While the queue is locked: whoever takes the vCPU out of it can wait for it then.
+        if let Some((_, vcpu)) = picked {
+            vcpu.shared.on_cpu.store(true, Ordering::SeqCst);
+        }
         Turn {
-            picked: picked.and_then(|slot| self.members[slot].map(|vcpu| (slot, vcpu))),
+            picked,
             end: scheduler.next_tick(now),
             deadline,
         }
