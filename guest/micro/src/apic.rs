@@ -81,6 +81,7 @@ pub fn initialise() {
     write(reg::SVR, 0x1ff);
     write(reg::TPR, 0);
     write(reg::LVT_TIMER, 1 << 16);
+    write(reg::LVT_LINT0, 1 << 16);
     write(reg::TIMER_DIVIDE, 0xb);
 }
 
@@ -109,6 +110,7 @@ pub fn leave_x2apic_here() {
     write_page(reg::SVR, 0x1ff);
     write_page(reg::TPR, 0);
     write_page(reg::LVT_TIMER, 1 << 16);
+    write_page(reg::LVT_LINT0, 1 << 16);
     write_page(reg::TIMER_DIVIDE, 0xb);
 }
 

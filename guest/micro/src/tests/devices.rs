@@ -19,7 +19,8 @@ macro_rules! form {
         let mut eax = u64::from($eax as u32);
         // SAFETY: the instruction reads and writes the register that RDI points to, and EAX.
         unsafe {
-            asm!($($text),*, inout("rax") eax, in("rdi") IOAPIC_WINDOW, in("rsi") IOAPIC_WINDOW,
+            asm!($($text),*, inout("rax") eax, inout("rdi") IOAPIC_WINDOW => _,
+                inout("rsi") IOAPIC_WINDOW => _,
                 out("rcx") _, out("rdx") _, out("r8") _);
         }
         (eax as u32, apic::ioapic_read(0x10 + PIN * 2))

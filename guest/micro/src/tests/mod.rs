@@ -8,6 +8,7 @@ mod instructions;
 mod interrupts;
 mod processors;
 mod timers;
+mod vm;
 
 use crate::report::Test;
 
@@ -42,6 +43,12 @@ pub const TESTS: &[Entry] = &[
     ("page_tables", true, addresses::page_tables),
     ("hypercall_policy", true, hypercalls::policy),
     ("hypercall_fuzz", true, hypercalls::fuzz),
+    ("vm_life", true, vm::life),
+    ("vm_lending", true, vm::lending),
+    ("vm_fault", true, vm::fault),
+    ("vm_slots", true, vm::slots),
+    ("vm_cycles", false, vm::cycles),
+    ("wait", false, vm::wait),
     ("tables_in_mmio", false, fatal::tables_in_mmio),
     ("code_in_mmio", false, fatal::code_in_mmio),
     ("triple_fault", false, fatal::triple_fault),
