@@ -122,7 +122,13 @@ fn bare_metal(
     })
 }
 
-fn static_program(layout: &Layout, name: &str, package: &str, binary: &str) -> Result<PathBuf> {
+/// Builds a program for a guest, linked statically.
+pub(crate) fn static_program(
+    layout: &Layout,
+    name: &str,
+    package: &str,
+    binary: &str,
+) -> Result<PathBuf> {
     let flags = [
         "-Ctarget-feature=+crt-static".into(),
         "-Cstrip=debuginfo".into(),

@@ -5,7 +5,8 @@
 //! each reusing what its inputs have not outdated ([`stamp`]); [`qemu`] turns a
 //! description of a machine into a running emulator whose serial line is a
 //! [`console::Console`]; [`session`] knows the prompts and keys of the three consoles
-//! behind that line; [`demo`] and [`system`] are scripts on top of it.
+//! behind that line; [`demo`] and [`system`] are scripts on top of it. [`bench`] runs
+//! emulators of its own kind, which count instructions.
 //!
 //! It is a library as well as a program so that other test programs can boot machines
 //! the same way. Nothing here needs root except `setup`, and nothing outside `target/`
@@ -13,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod bridge;
 pub mod build;
 pub mod console;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{build, demo, layout::Layout, setup, test};
+use xtask::{bench, build, demo, layout::Layout, setup, test};
 
 /// Build, boot and test acrn-rs.
 #[derive(Parser)]
@@ -20,6 +20,8 @@ enum Command {
     Demo(demo::Options),
     /// Run every test: unit tests on this host, then the system tests in QEMU.
     Test(test::Options),
+    /// Count the instructions that virtualization costs, against bare metal and KVM.
+    Bench(bench::Options),
     /// Build parts of the system without running anything.
     Build(build::Options),
     /// Install the Debian packages that building and running need.
@@ -41,6 +43,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Demo(options) => demo::run(&layout, &options),
         Command::Test(options) => test::run(&layout, &options),
+        Command::Bench(options) => bench::run(&layout, &options),
         Command::Build(options) => build::run(&layout, &options).map(|()| ExitCode::SUCCESS),
         Command::Setup(options) => setup::run(&options).map(|()| ExitCode::SUCCESS),
     }

@@ -74,6 +74,49 @@ pub fn disk(layout: &Layout) -> Result<PathBuf> {
     Ok(output)
 }
 
+/// The kernel of the package and some of its modules, for a host rather than a guest.
+pub(crate) struct HostKernel {
+    /// bzImage.
+    pub(crate) kernel: PathBuf,
+    /// Modules in the order of loading, with all that they need.
+    pub(crate) modules: Vec<PathBuf>,
+}
+
+/// Unpacks the stock kernel once for each version of its package.
+pub(crate) fn host_kernel(layout: &Layout, wanted: &[&str]) -> Result<HostKernel> {
+    let unpacked = layout.cache().join("debian-host");
+    let stamp = |package: &Path| {
+        let name = package.file_name().unwrap_or_default().to_string_lossy();
+        Inputs::new().value("package", name)
+    };
+    let package = cached_package(layout)?;
+    if !package.is_some_and(|package| stamp(&package).match_stamp_of(&unpacked)) {
+        let step = Step::begin("stock Debian kernel for a host");
+        let package = match cached_package(layout)? {
+            Some(package) => package,
+            None => download(layout, &step)?,
+        };
+        step.detail("unpacking");
+        let mut dpkg = Command::new("dpkg-deb");
+        dpkg.arg("-x")
+            .arg(&package)
+            .arg(fresh_directory(&unpacked)?);
+        step.run(&mut dpkg, &layout.logs().join("host-unpack.log"), |_| None)?;
+        run_depmod(&unpacked, &only_entry(&unpacked.join("lib/modules"))?)?;
+        stamp(&package).write_stamp_of(&unpacked)?;
+        step.done("unpacked");
+    }
+    let release = only_entry(&unpacked.join("lib/modules"))?;
+    let directory = unpacked.join("lib/modules").join(&release);
+    let dependencies = fs::read_to_string(directory.join("modules.dep"))?;
+    let builtin = fs::read_to_string(directory.join("modules.builtin"))?;
+    let order = load_order(&dependencies, &builtin, wanted)?;
+    Ok(HostKernel {
+        kernel: unpacked.join(format!("boot/vmlinuz-{release}")),
+        modules: order.iter().map(|module| directory.join(module)).collect(),
+    })
+}
+
 fn inputs(package: &Path, init: &Path) -> Result<Inputs> {
     // The package's name holds its version; reading 70 MB each time would be slow.
     Inputs::new()
@@ -135,7 +178,7 @@ fn only_entry(directory: &Path) -> Result<String> {
     Ok(first.file_name().to_string_lossy().into_owned())
 }
 
-fn initrd(unpacked: &Path, release: &str, init: &Path) -> Result<Vec<u8>> {
+fn run_depmod(unpacked: &Path, release: &str) -> Result<()> {
     let sbin = format!(
         "{}:/usr/sbin:/sbin",
         std::env::var("PATH").unwrap_or_default()
@@ -146,7 +189,12 @@ fn initrd(unpacked: &Path, release: &str, init: &Path) -> Result<Vec<u8>> {
             .arg("-b")
             .arg(unpacked)
             .arg(release),
-    )?;
+    )
+    .map(drop)
+}
+
+fn initrd(unpacked: &Path, release: &str, init: &Path) -> Result<Vec<u8>> {
+    run_depmod(unpacked, release)?;
     let modules = unpacked.join("lib/modules").join(release);
     let dependencies = fs::read_to_string(modules.join("modules.dep"))?;
     let builtin = fs::read_to_string(modules.join("modules.builtin"))?;

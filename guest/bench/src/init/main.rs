@@ -29,6 +29,7 @@ fn main() {
     }
     let place = Place::find();
     println!("{{\"bench\":\"start\",\"place\":\"{place}\",\"tsc\":{start}}}");
+    system::wait_for_timers();
     operations::measure_all(place);
     println!("{{\"bench\":\"end\"}}");
     if std::env::args().any(|word| word == "bench-hold") {

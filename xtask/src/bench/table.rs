@@ -1,0 +1,275 @@
+//! The table: operations, what they cost in each set-up, and the bars.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::setup::{Figures, Setup};
+
+/// Figures by set-up.
+pub type Results = BTreeMap<Setup, Figures>;
+
+/// How a row is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A virtual machine's figure less that of the bare machine is the cost of the exits.
+    /// The hypervisor answers them: at most half of KVM's.
+    Exit,
+    /// The same, answered by the Device Model or a user-space monitor in a User VM.
+    Emulated,
+    /// The figure as it is.
+    Whole,
+    /// The figure less the time slept.
+    Overshoot,
+}
+
+struct RowOf {
+    metric: &'static str,
+    title: &'static str,
+    kind: Kind,
+}
+
+const fn row(metric: &'static str, title: &'static str, kind: Kind) -> RowOf {
+    RowOf {
+        metric,
+        title,
+        kind,
+    }
+}
+
+const ROWS: &[RowOf] = &[
+    row("cpuid", "CPUID", Kind::Exit),
+    row("msr_read", "MSR read (IA32_PAT)", Kind::Exit),
+    row("port_pic", "port read (8259 mask)", Kind::Exit),
+    row("port_uart", "virtual UART, line status", Kind::Exit),
+    row("ioapic_read", "IOAPIC register read (MMIO)", Kind::Exit),
+    row("pci_config", "PCI configuration read", Kind::Exit),
+    row("timer_pair", "LAPIC timer, armed and disarmed", Kind::Exit),
+    row("hypercall", "hypercall", Kind::Exit),
+    row(
+        "port_rtc",
+        "I/O answered by the Device Model",
+        Kind::Emulated,
+    ),
+    row("syscall", "system call", Kind::Whole),
+    row("page_fault", "page fault", Kind::Whole),
+    row("context_switch", "pipe round trip, 2 switches", Kind::Whole),
+    row("sleep_100us", "100 us sleep, overshoot", Kind::Overshoot),
+];
+
+const SLEEP: u64 = 100_000;
+/// At most this share of KVM's instructions.
+const EXIT_BAR: f64 = 0.5;
+/// At most this multiple of the bare machine's.
+const BOOT_BAR: f64 = 1.05;
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// Name in JSON and in the program's output.
+    pub metric: &'static str,
+    /// Name for people.
+    pub title: &'static str,
+    /// Instructions, in the order of [`Setup::ALL`].
+    pub cells: [Option<u64>; 4],
+    /// Service VM's and User VM's share of KVM's.
+    pub of_kvm: [Option<f64>; 2],
+    /// Whether the bar is met; none where there is none.
+    pub bar: Option<bool>,
+}
+
+/// Works the rows out.
+#[must_use]
+pub fn rows(results: &Results) -> Vec<Row> {
+    let mut rows: Vec<Row> = ROWS.iter().map(|row| work_out(row, results)).collect();
+    rows.push(boot(results));
+    rows
+}
+
+fn work_out(row: &RowOf, results: &Results) -> Row {
+    let raw = |setup| results.get(&setup)?.operations.get(row.metric).copied();
+    let bare = raw(Setup::Bare);
+    let cell = |setup: Setup| -> Option<u64> {
+        let value = raw(setup)?;
+        let exits = matches!(row.kind, Kind::Exit | Kind::Emulated);
+        // A hypercall has no counterpart on the bare machine.
+        let base = match (row.kind, row.metric) {
+            (Kind::Overshoot, _) => SLEEP,
+            (_, "hypercall") => 0,
+            _ if exits && setup != Setup::Bare => bare?,
+            _ => 0,
+        };
+        let net = value.saturating_sub(base);
+        let reached = match row.kind {
+            // In the Service VM the port is the machine's own, or the hypervisor's.
+            Kind::Emulated => setup != Setup::Service,
+            // A User VM's UART is the Device Model's, as is its PCI configuration.
+            Kind::Exit => setup != Setup::User || !matches!(row.metric, "port_uart" | "pci_config"),
+            _ => true,
+        };
+        reached.then_some(net)
+    };
+    let cells = Setup::ALL.map(cell);
+    let of_kvm = shares(&cells);
+    let bar = match row.kind {
+        Kind::Exit => judge(&of_kvm),
+        _ => None,
+    };
+    Row {
+        metric: row.metric,
+        title: row.title,
+        cells,
+        of_kvm,
+        bar,
+    }
+}
+
+fn judge(shares: &[Option<f64>; 2]) -> Option<bool> {
+    let known: Vec<f64> = shares.iter().flatten().copied().collect();
+    (!known.is_empty()).then(|| known.iter().all(|share| *share <= EXIT_BAR))
+}
+
+fn shares(cells: &[Option<u64>; 4]) -> [Option<f64>; 2] {
+    let kvm = cells[3].filter(|kvm| *kvm > 0);
+    [cells[1], cells[2]].map(|ours| Some(ours? as f64 / kvm? as f64))
+}
+
+/// Kernel entry to init. KVM's guest has neither ACPI nor PCI here and therefore boots
+/// faster than anything else: no ratio is made of it.
+fn boot(results: &Results) -> Row {
+    let cells = Setup::ALL.map(|setup| results.get(&setup)?.boot);
+    let bar = cells[0]
+        .zip(cells[1])
+        .map(|(bare, service)| service as f64 <= bare as f64 * BOOT_BAR);
+    Row {
+        metric: "boot",
+        title: "kernel entry to init",
+        cells,
+        of_kvm: [None, None],
+        bar,
+    }
+}
+
+/// Formats the table.
+#[must_use]
+pub fn text(rows: &[Row]) -> String {
+    let mut out = format!(
+        "{:<34}{:>13}{:>13}{:>13}{:>13}{:>9}{:>9}  bar\n",
+        "instructions", "bare", "Service VM", "User VM", "KVM guest", "S/KVM", "U/KVM"
+    );
+    for row in rows {
+        let _ = write!(out, "{:<34}", row.title);
+        for cell in row.cells {
+            let _ = write!(out, "{:>13}", cell.map_or("-".into(), grouped));
+        }
+        for share in row.of_kvm {
+            let _ = write!(
+                out,
+                "{:>9}",
+                share.map_or("-".into(), |share| format!("{share:.2}"))
+            );
+        }
+        let bar = match (row.metric, row.bar) {
+            (_, None) => "",
+            ("boot", Some(true)) => "met (<= 1.05 of bare)",
+            ("boot", Some(false)) => "MISSED (<= 1.05 of bare)",
+            (_, Some(true)) => "met (<= 0.50 of KVM)",
+            (_, Some(false)) => "MISSED (<= 0.50 of KVM)",
+        };
+        let _ = writeln!(out, "  {bar}");
+    }
+    if let [Some(bare), Some(service), ..] = rows.last().map_or([None; 4], |row| row.cells) {
+        let ratio = service as f64 / bare as f64;
+        let _ = writeln!(out, "boot as Service VM: {ratio:.3} of bare");
+    }
+    out
+}
+
+/// A number with its thousands apart.
+#[must_use]
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results(cells: [(Setup, u64); 4], metric: &str) -> Results {
+        cells
+            .into_iter()
+            .map(|(setup, value)| {
+                let figures = Figures {
+                    operations: [(metric.to_owned(), value)].into(),
+                    boot: Some(value),
+                    ..Figures::default()
+                };
+                (setup, figures)
+            })
+            .collect()
+    }
+
+    fn find(rows: &[Row], metric: &str) -> Row {
+        rows.iter()
+            .find(|row| row.metric == metric)
+            .unwrap()
+            .clone()
+    }
+
+    const CELLS: [(Setup, u64); 4] = [
+        (Setup::Bare, 10),
+        (Setup::Service, 310),
+        (Setup::User, 1010),
+        (Setup::Kvm, 1510),
+    ];
+
+    #[test]
+    fn an_exit_costs_what_it_costs_more_than_on_the_bare_machine() {
+        let row = find(&rows(&results(CELLS, "cpuid")), "cpuid");
+        assert_eq!(row.cells, [Some(10), Some(300), Some(1000), Some(1500)]);
+        assert_eq!(row.of_kvm[0], Some(0.2));
+        assert_eq!(
+            row.bar,
+            Some(false),
+            "the User VM's share is above one half"
+        );
+    }
+
+    #[test]
+    fn what_the_device_model_answers_has_no_bar() {
+        let row = find(&rows(&results(CELLS, "port_rtc")), "port_rtc");
+        assert_eq!(row.cells[1], None);
+        assert_eq!(row.bar, None);
+        let row = find(&rows(&results(CELLS, "port_uart")), "port_uart");
+        assert_eq!((row.cells[2], row.bar), (None, Some(true)));
+    }
+
+    #[test]
+    fn the_boot_is_compared_with_the_bare_machine() {
+        let row = find(&rows(&results(CELLS, "cpuid")), "boot");
+        assert_eq!(row.bar, Some(false));
+        assert!(text(&[row]).contains("MISSED"));
+    }
+
+    #[test]
+    fn a_set_up_that_was_not_run_leaves_gaps() {
+        let row = find(&rows(&Results::new()), "cpuid");
+        assert_eq!((row.cells, row.bar), ([None; 4], None));
+        assert!(text(&[row]).contains('-'));
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(grouped(715_454_703), "715,454,703");
+        assert_eq!(grouped(12), "12");
+    }
+}
