@@ -124,8 +124,38 @@ type Loaded = Option<(&'static Vcpu, u32)>;
 
 /// XSAVE state and the few MSRs that hardware does not switch.
 mod extended {
-    use super::{Local, asm, cpu};
+    use super::{AtomicU64, Local, Ordering, asm, cpu};
     use cpu::msr;
+
+    /// Every component that a guest may enable. All of them are saved and loaded, whatever the
+    /// guest has enabled just now: what it disables it may enable again, and must then find its
+    /// own values there and never another guest's.
+    static ALL: AtomicU64 = AtomicU64::new(0);
+
+    fn all() -> u64 {
+        let known = ALL.load(Ordering::Relaxed);
+        if known != 0 {
+            return known;
+        }
+        let leaf = cpu::cpuid(0xd, 0);
+        let supported = u64::from(leaf.edx) << 32 | u64::from(leaf.eax);
+        let value = supported & crate::exit::XCR0_ALLOWED | 1;
+        ALL.store(value, Ordering::Relaxed);
+        value
+    }
+
+    /// Runs `work` with all components enabled, and leaves the guest's XCR0 behind.
+    #[inline]
+    fn with_all(guest: u64, enabled: u64, work: impl FnOnce()) {
+        let all = all();
+        if enabled != all {
+            let _ = cpu::try_xsetbv(0, all);
+        }
+        work();
+        if guest != all {
+            let _ = cpu::try_xsetbv(0, guest);
+        }
+    }
 
     /// Saves what is in the registers. XMM0-15 of the guest are in `registers.xmm`: they are
     /// loaded for the moment of saving.
@@ -134,13 +164,17 @@ mod extended {
         if !cpu::has_xsave() {
             return;
         }
-        // SAFETY: the area is 64-byte aligned and large enough for every component that XCR0
-        // can enable here; XMM registers are caller-saved in this ABI and listed.
-        unsafe {
-            load_xmm(&local.registers.xmm);
-            asm!("xsave64 [{}]", in(reg) &raw mut local.xsave, in("eax") u32::MAX,
-                in("edx") u32::MAX, options(nostack));
-        }
+        with_all(local.xcr0, local.xcr0, || {
+            // Not every emulator of SVM lets XSETBV exit: what is in force is what counts.
+            local.xcr0 = cpu::xgetbv();
+            // SAFETY: the area is 64-byte aligned and large enough for every component that XCR0
+            // can enable here; XMM registers are caller-saved in this ABI and listed.
+            unsafe {
+                load_xmm(&local.registers.xmm);
+                asm!("xsave64 [{}]", in(reg) &raw mut local.xsave, in("eax") u32::MAX,
+                    in("edx") u32::MAX, options(nostack));
+            }
+        });
     }
 
     /// Loads a vCPU's state.
@@ -150,16 +184,17 @@ mod extended {
         if !cpu::has_xsave() {
             return;
         }
-        let _ = cpu::try_xsetbv(0, local.xcr0);
-        // SAFETY: the area holds what XSAVE wrote or zeros, which is the initial state; the
-        // XMM part is overwritten by the entry stub from `registers.xmm`.
-        unsafe {
-            asm!("xrstor64 [{}]", in(reg) &raw const local.xsave, in("eax") u32::MAX,
+        with_all(local.xcr0, 0, || {
+            // SAFETY: the area holds what XSAVE wrote or zeros, which is the initial state; the
+            // XMM part is overwritten by the entry stub from `registers.xmm`.
+            unsafe {
+                asm!("xrstor64 [{}]", in(reg) &raw const local.xsave, in("eax") u32::MAX,
                 in("edx") u32::MAX, out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
                 out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _,
                 out("xmm9") _, out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _,
                 out("xmm14") _, out("xmm15") _, options(nostack));
-        }
+            }
+        });
     }
 
     unsafe fn load_xmm(xmm: &[[u64; 2]; 16]) {
