@@ -164,9 +164,9 @@ mod extended {
         if !cpu::has_xsave() {
             return;
         }
+        // Not every emulator of SVM lets XSETBV exit: what is in force is what counts.
+        local.xcr0 = cpu::xgetbv();
         with_all(local.xcr0, local.xcr0, || {
-            // Not every emulator of SVM lets XSETBV exit: what is in force is what counts.
-            local.xcr0 = cpu::xgetbv();
             // SAFETY: the area is 64-byte aligned and large enough for every component that XCR0
             // can enable here; XMM registers are caller-saved in this ABI and listed.
             unsafe {
