@@ -1,6 +1,6 @@
 //! The Device Model on KVM instead of ACRN: to work on devices without the hypervisor.
 //!
-//! Takes the command line of `acrn-dm`. KVM plays hypervisor and driver: its exits become
+//! Takes the command line of `acrn-dm`, or `--send SOCKET JSON` to talk to one that runs. KVM plays hypervisor and driver: its exits become
 //! requests in the shared page, as `/dev/acrn_hsm` would make them, and everything from there on
 //! is the real Device Model. Interrupt controllers are KVM's, so lines above 23 do not exist.
 
@@ -405,7 +405,7 @@ impl Hsm for KvmHsm {
             }
             drop(run);
             for thread in threads.iter() {
-                let _ = thread.kill(libc::SIGUSR2 - libc::SIGRTMIN());
+                let _ = thread.kill(libc::SIGRTMIN());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -549,7 +549,23 @@ fn borrow(fd: i32) -> std::mem::ManuallyDrop<EventFd> {
 
 extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
+/// `--send SOCKET TEXT`: plays a monitor for scripts.
+fn send(path: &str, text: &str) -> io::Result<()> {
+    use std::io::{BufRead, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(path)?;
+    stream.write_all(text.as_bytes())?;
+    let mut line = String::new();
+    io::BufReader::new(stream).read_line(&mut line)?;
+    print!("{line}");
+    Ok(())
+}
+
 fn main() {
+    if let [_, option, path, text] = &std::env::args().collect::<Vec<_>>()[..]
+        && option == "--send"
+    {
+        return send(path, text).expect("send");
+    }
     let spec = match cli::parse(std::env::args_os()) {
         Ok(Request::Run(spec)) => spec,
         Ok(Request::Print(text)) => return print!("{text}"),
@@ -559,7 +575,7 @@ fn main() {
         }
     };
     logger::start(spec.name.as_str(), spec.log_level);
-    register_signal_handler(libc::SIGUSR2 - libc::SIGRTMIN(), nothing).ok();
+    register_signal_handler(libc::SIGRTMIN(), nothing).ok();
     signals::block().expect("signals");
     let vcpus = (spec.cpu_affinity.len() as u64).max(1);
     let hsm = KvmHsm::new(vcpus).expect("KVM");

@@ -105,9 +105,9 @@ fn serve(
     }
     vm.start()?;
     if spec.sandbox
-        && let Err(error) = sandbox::drop_privileges()
+        && let Err(error) = sandbox::enter()
     {
-        log::warn!("privileges could not be dropped: {error}");
+        log::warn!("the sandbox is incomplete: {error}");
     }
     Ok(vm.run())
 }

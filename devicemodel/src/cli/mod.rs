@@ -249,7 +249,7 @@ fn memory(text: Option<&str>) -> Result<u64, CliError> {
             MIN_MEMORY >> 20
         )));
     }
-    if bytes % MEMORY_STEP != 0 {
+    if !bytes.is_multiple_of(MEMORY_STEP) {
         return Err(CliError::usage(format!(
             "-m {text} is not a multiple of 2M: {}M is the next one",
             bytes.next_multiple_of(MEMORY_STEP) >> 20

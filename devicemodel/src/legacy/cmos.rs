@@ -219,7 +219,7 @@ impl Cmos {
         if self.cells[REG_B] & B_24_HOURS != 0 {
             return self.encode(hour);
         }
-        let twelve = if hour % 12 == 0 {
+        let twelve = if hour.is_multiple_of(12) {
             12
         } else {
             hour % 12

@@ -408,7 +408,6 @@ mod tests {
             huge_pages: true,
         };
         assert!(next(Command::Status, Answer::Status(status)).contains(r#""state":"running""#));
-        drop(next);
         client.write_all(b"{\"command\":\"fly\"}\n").unwrap();
         assert!(lines.next().unwrap().unwrap().contains("fly"));
         drop(socket);

@@ -1,8 +1,16 @@
-//! Giving up privileges that a running VM does not need.
+//! Giving up what a running VM does not need.
+//!
+//! Two things, once everything is open. A seccomp filter for all threads refuses system calls
+//! that a Device Model has no use for and that an intruder would like: starting programs,
+//! mounting, loading kernel modules, looking into other processes. And the main thread, with
+//! all threads it starts later, loses its capabilities; those of threads that exist already
+//! cannot be taken from outside.
 
 // UNSAFETY: prctl and capset have no safe wrappers.
 
 use std::io;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 /// The only capability kept: locking memory, which lending RAM to another VM amounts to.
 const KEPT: u64 = 1 << 14;
@@ -23,11 +31,77 @@ struct Data {
     inheritable: u32,
 }
 
-/// Drops capabilities of the calling thread and all that it starts later, for good.
+/// System calls that fail with `EPERM` from now on.
+const REFUSED: [libc::c_long; 42] = [
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsmount,
+    libc::SYS_fsconfig,
+    libc::SYS_mount_setattr,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+];
+
+/// Shuts the process in, for good.
 ///
 /// # Errors
-/// The kernel refuses.
-pub fn drop_privileges() -> io::Result<()> {
+/// The kernel has no seccomp, or refuses.
+pub fn enter() -> io::Result<()> {
+    let capabilities = drop_capabilities();
+    filter_calls()?;
+    capabilities
+}
+
+fn filter_calls() -> io::Result<()> {
+    let rules = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM as u32),
+        TargetArch::x86_64,
+    )
+    .map_err(io::Error::other)?;
+    let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;
+    seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
+}
+
+/// Drops capabilities of the calling thread and of all that it starts later.
+fn drop_capabilities() -> io::Result<()> {
     // SAFETY: these operations of prctl take numbers only.
     let result = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     check(result)?;
@@ -64,5 +138,37 @@ fn check(result: i32) -> io::Result<()> {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_call_fails_and_the_rest_goes_on() {
+        // A filter cannot be taken off again, so this is done in a process of its own.
+        // SAFETY: the child only makes system calls and leaves with _exit.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let code = match filter_calls() {
+                Ok(()) => {
+                    // SAFETY: chroot to a null path fails in any case; the error tells why.
+                    let result = unsafe { libc::chroot(std::ptr::null()) };
+                    let refused = result < 0
+                        && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
+                    i32::from(!refused)
+                }
+                Err(_) => 2,
+            };
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(code) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is valid for the write.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        let code = libc::WEXITSTATUS(status);
+        // 2: no seccomp here.
+        assert!(libc::WIFEXITED(status) && code != 1, "{status:#x}");
     }
 }
