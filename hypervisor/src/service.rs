@@ -56,7 +56,7 @@ impl fmt::Display for Error {
 }
 
 /// Boot arguments when the module's string has none.
-const DEFAULT_BOOTARGS: &str = "console=ttyS0 root=/dev/vda rw";
+const DEFAULT_BOOTARGS: &str = "console=ttyS0 no_timer_check root=/dev/vda rw";
 
 /// Creates the Service VM, loads its kernel and lets it run.
 pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
@@ -170,7 +170,9 @@ fn load(
     // A scratch copy: what is found free is taken from it, the guest's own map stays whole.
     let mut free = map.clone();
     let kernel_at = clear_of(&image, kernel, &mut free)?;
-    let ramdisk_at = ramdisk.map(|m| clear_of(&image, m, &mut free)).transpose()?;
+    let ramdisk_at = ramdisk
+        .map(|m| clear_of(&image, m, &mut free))
+        .transpose()?;
     let plan = LoadPlan::choose(&image, initrd, cmdline.len() as u64, |search| {
         take(&mut free, search)
     })
