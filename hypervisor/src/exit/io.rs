@@ -4,6 +4,7 @@ use super::{Next, fetch, general_protection, ioreq, page_fault};
 use crate::arch::cpu;
 use crate::vcpu::{Local, Vcpu};
 use crate::virt::{IoExit, gpr};
+use crate::vm::Vm;
 use crate::{lifecycle, pci};
 use acrn_abi::PAGE_SIZE;
 use acrn_emulate::StringIo;
@@ -89,8 +90,8 @@ fn access(
         }),
         _ if uart_owns(vcpu, port) => Answer::Done(uart(vcpu, port, size, write)),
         _ if vm.is_service() => service_port(vcpu, local, port, size, write),
-        // The address port is 32 bits wide; the Service VM's kernel warns about anything else.
-        0xcf8 if size != 4 => Answer::Done(all_ones(size)),
+        0xcf8 => Answer::Done(config_address(vm, size, write)),
+        0xcfc..=0xcff if !ioreq::config_enabled(vm) => Answer::Done(all_ones(size)),
         _ => Answer::Forward,
     }
 }
@@ -131,6 +132,19 @@ fn uart(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> u32 {
         vm.refresh_uart_line();
     }
     value
+}
+
+/// The PCI address port of a User VM, which is 32 bits wide. It is kept here, so that only
+/// accesses to the data port go to the Device Model.
+fn config_address(vm: &Vm, size: u8, write: Option<u32>) -> u32 {
+    if size != 4 {
+        return all_ones(size);
+    }
+    let mut address = vm.config_address.lock();
+    if let Some(value) = write {
+        *address = value;
+    }
+    *address
 }
 
 /// Ports of the Service VM that are not simply the machine's.

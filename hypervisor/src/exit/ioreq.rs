@@ -5,11 +5,11 @@ use super::{Next, io, mmio};
 use crate::memory::{load_guest_u32, load_guest_u64, store_guest_u32, write_guest};
 use crate::vcpu::{Local, Vcpu, Wait};
 use crate::virt::IoExit;
-use crate::vm;
+use crate::vm::{self, Vm};
 use acrn_abi::hypercall::DEFAULT_UPCALL_VECTOR;
 use acrn_abi::ioreq::{
     DIRECTION_READ, DIRECTION_WRITE, Kind, MmioRequest, OFFSET_PAYLOAD, OFFSET_PROCESSED,
-    PioRequest, SLOT_SIZE, State,
+    PciRequest, PioRequest, SLOT_SIZE, State,
 };
 use acrn_abi::{Gpa, Hpa, Vector};
 use acrn_emulate::{Emulation, StringIo};
@@ -82,12 +82,41 @@ pub fn port(vcpu: &Vcpu, local: &mut Local, access: IoExit, value: u32) -> Next 
     } else {
         (1 << (8 * access.size)) - 1
     };
-    submit_port(
-        vcpu,
-        access.port,
-        access.size,
-        (!access.input).then_some(value & mask),
-    )
+    let write = (!access.input).then_some(value & mask);
+    match access.port {
+        0xcfc..=0xcff => submit_config(vcpu, access.port, access.size, write),
+        port => submit_port(vcpu, port, access.size, write),
+    }
+}
+
+/// Whether the VM's last write to the PCI address port opened the data port.
+pub fn config_enabled(vm: &Vm) -> bool {
+    *vm.config_address.lock() & CONFIG_ENABLE != 0
+}
+
+const CONFIG_ENABLE: u32 = 1 << 31;
+
+/// An access to the PCI data port, as the Service VM's kernel would rewrite it: it has an address
+/// latch of its own, which stays unused.
+fn submit_config(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> Next {
+    let address = *vcpu.vm().config_address.lock();
+    let request = PciRequest {
+        direction: if write.is_some() {
+            DIRECTION_WRITE
+        } else {
+            DIRECTION_READ
+        },
+        reserved: [0; 3],
+        size: size.into(),
+        value: write.unwrap_or(0),
+        bus: address >> 16 & 0xff,
+        device: address >> 11 & 0x1f,
+        function: address >> 8 & 7,
+        // Bits 27:24 reach the extended registers, as on AMD and in Linux.
+        register: address & 0xfc | address >> 16 & 0xf00 | u32::from(port & 3),
+        padding: 0,
+    };
+    submit(vcpu, Kind::PCI_CONFIG, request.as_bytes())
 }
 
 /// Asks the Device Model about one element of a string instruction.
@@ -141,7 +170,7 @@ pub fn complete(vcpu: &'static Vcpu, local: &mut Local) {
         // Notified without an answer: keep waiting, whoever notified owes it still.
         return;
     }
-    // The value is at the same place for ports and memory (offset 24 of the payload).
+    // The value is at the same place in all requests (offset 24 of the payload).
     let value = load_guest_u64(Hpa(slot.0 + OFFSET_PAYLOAD as u64 + 24)).unwrap_or(u64::MAX);
     store_guest_u32(processed, State::FREE.0);
     vcpu.set_wait(Wait::Nothing);
