@@ -20,7 +20,7 @@ bridge=${BRIDGE:-acrn-br0}
 tap=${TAP:-tap_vm${vm_id}}
 console=${CONSOLE:-hv}
 root=${ROOT_DEVICE:-/dev/vda}
-bootargs=${BOOTARGS:-root=${root} rw console=ttyS0 no_timer_check vm_name=user-vm${vm_id} vm_ip=192.168.100.$((vm_id + 1))}
+bootargs=${BOOTARGS:-root=${root} rw console=ttyS0 no_timer_check tsc=reliable vm_name=user-vm${vm_id} vm_ip=192.168.100.$((vm_id + 1))}
 dm=${ACRN_DM:-acrn-dm}
 
 hugepages=/sys/kernel/mm/hugepages/hugepages-2048kB
