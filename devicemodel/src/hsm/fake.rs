@@ -88,7 +88,11 @@ impl FakeHsm {
                 !inner.calls.contains(call)
             })
             .unwrap();
-        assert!(!timeout.timed_out(), "{call:?} was never called, only {:?}", inner.calls);
+        assert!(
+            !timeout.timed_out(),
+            "{call:?} was never called, only {:?}",
+            inner.calls
+        );
     }
 
     /// Plays a vCPU: puts a request, waits for the answer. Panics after ten seconds.

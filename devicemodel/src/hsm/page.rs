@@ -93,7 +93,8 @@ impl RequestPage {
     /// Plays the kernel: the slot is complete.
     #[cfg(test)]
     pub fn complete(&self, slot: usize) {
-        self.word(slot, OFFSET_PROCESSED).store(State::FREE.0, Ordering::Release);
+        self.word(slot, OFFSET_PROCESSED)
+            .store(State::FREE.0, Ordering::Release);
     }
 
     /// Plays the hypervisor: the result of a request.

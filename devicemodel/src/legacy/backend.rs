@@ -379,7 +379,10 @@ impl Pump {
         let output_at = add(output.as_ref().map(AsRawFd::as_raw_fd), PollFlags::POLLOUT);
         let free = self.input.is_none();
         let caller_at = add(
-            self.listener.as_ref().filter(|_| free).map(|listener| listener.as_fd().as_raw_fd()),
+            self.listener
+                .as_ref()
+                .filter(|_| free)
+                .map(|listener| listener.as_fd().as_raw_fd()),
             PollFlags::POLLIN,
         );
         if poll(&mut fds, PollTimeout::NONE).is_err() {

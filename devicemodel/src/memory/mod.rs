@@ -12,7 +12,9 @@ use std::sync::Arc;
 use acrn_abi::hsm::VmMemmap;
 use acrn_abi::hypercall::memory::RWX;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap,
+};
 
 use crate::exit::ExitCode;
 use crate::hsm::{Hsm, HsmError};

@@ -31,8 +31,13 @@ impl Guest {
         kernel.write_all(&kernel_bytes()).unwrap();
         let path = kernel.path().to_str().unwrap().to_owned();
         let words = ["acrn-dm", "-m", "32M", "-k", &path];
-        let words = words.into_iter().chain(options.split_whitespace()).chain(["test"]);
-        let Ok(Request::Run(spec)) = parse(words.map(Into::into)) else { panic!("{options}") };
+        let words = words
+            .into_iter()
+            .chain(options.split_whitespace())
+            .chain(["test"]);
+        let Ok(Request::Run(spec)) = parse(words.map(Into::into)) else {
+            panic!("{options}")
+        };
         let hsm = FakeHsm::new();
         let program = Program::open(&spec.boot, &spec.bootargs, spec.memory).unwrap();
         let memory = Memory::ordinary(Layout::new(spec.memory)).unwrap();
@@ -42,7 +47,13 @@ impl Guest {
         assert!(hsm.page.set(page.clone()).is_ok());
         vm.start().expect("start");
         let thread = Some(std::thread::spawn(move || vm.run()));
-        Self { hsm, page, events, thread, _kernel: kernel }
+        Self {
+            hsm,
+            page,
+            events,
+            thread,
+            _kernel: kernel,
+        }
     }
 
     fn port_in(&self, port: u16, size: u64) -> u32 {
@@ -56,7 +67,9 @@ impl Guest {
     fn command(&self, command: Command) -> Answer {
         let (control, answer) = Control::new(command);
         self.events.send(Event::Control(control)).unwrap();
-        answer.recv_timeout(Duration::from_secs(10)).expect("an answer")
+        answer
+            .recv_timeout(Duration::from_secs(10))
+            .expect("an answer")
     }
 
     fn exit_code(&mut self) -> i32 {
@@ -77,13 +90,21 @@ impl Drop for Guest {
 fn a_vm_is_created_loaded_and_started_in_this_order() {
     let guest = Guest::start("");
     let calls = guest.hsm.take_calls();
-    let main: Vec<_> =
-        calls.into_iter().filter(|call| !matches!(call, Call::IrqLine(..))).collect();
+    let main: Vec<_> = calls
+        .into_iter()
+        .filter(|call| !matches!(call, Call::IrqLine(..)))
+        .collect();
     let expected = [
         Call::Create,
-        Call::Memory { gpa: 0, len: 32 << 20 },
+        Call::Memory {
+            gpa: 0,
+            len: 32 << 20,
+        },
         Call::Client,
-        Call::Registers { rip: 0x100_0200, rsi: 0x7000 },
+        Call::Registers {
+            rip: 0x100_0200,
+            rsi: 0x7000,
+        },
         Call::Start,
     ];
     assert_eq!(main, expected);
@@ -106,11 +127,29 @@ fn a_reset_restarts_the_guest_in_the_same_vm() {
     guest.port_out(0xcf9, 1, 0x06);
     guest.hsm.wait_for(&Call::Start);
     let calls = guest.hsm.take_calls();
-    let main: Vec<_> =
-        calls.into_iter().filter(|call| !matches!(call, Call::IrqLine(..))).collect();
-    let registers = Call::Registers { rip: 0x100_0200, rsi: 0x7000 };
-    assert_eq!(main, [Call::Pause, Call::Clear, Call::Reset, registers, Call::Start]);
-    assert_eq!(guest.port_in(0x70, 1), 0, "devices were reset, and requests are answered again");
+    let main: Vec<_> = calls
+        .into_iter()
+        .filter(|call| !matches!(call, Call::IrqLine(..)))
+        .collect();
+    let registers = Call::Registers {
+        rip: 0x100_0200,
+        rsi: 0x7000,
+    };
+    assert_eq!(
+        main,
+        [
+            Call::Pause,
+            Call::Clear,
+            Call::Reset,
+            registers,
+            Call::Start
+        ]
+    );
+    assert_eq!(
+        guest.port_in(0x70, 1),
+        0,
+        "devices were reset, and requests are answered again"
+    );
 }
 
 #[test]
@@ -147,8 +186,14 @@ fn pci_is_enumerated_by_ports_and_by_memory() {
     assert_eq!(hsm.config_read(page, 2, 0, 4), u32::MAX);
     assert_eq!(hsm.config_read(page, 99, 0xfff_ffff, 4), u32::MAX);
     assert_eq!(hsm.mmio(page, ECAM_BASE + 0x8000, 4, None), 0x7000_8086);
-    assert_eq!(hsm.mmio(page, ECAM_BASE + 0x8000, 8, None) as u32, 0x7000_8086);
-    assert_eq!(hsm.mmio(page, ECAM_BASE + (0x50 << 12), 4, None), u64::from(u32::MAX));
+    assert_eq!(
+        hsm.mmio(page, ECAM_BASE + 0x8000, 8, None) as u32,
+        0x7000_8086
+    );
+    assert_eq!(
+        hsm.mmio(page, ECAM_BASE + (0x50 << 12), 4, None),
+        u64::from(u32::MAX)
+    );
 }
 
 #[test]
@@ -159,9 +204,17 @@ fn a_virtio_device_is_served_by_the_helper_threads() {
     // Switch on memory decoding through ECAM, then find a BAR that answers.
     let slot = ECAM_BASE + (3 << 15);
     hsm.mmio(page, slot + 4, 2, Some(6));
-    let bars: Vec<_> = (0..6).map(|bar| hsm.mmio(page, slot + 0x10 + 4 * bar, 4, None)).collect();
-    assert!(bars.iter().any(|bar| bar & !0xf != 0 && bar & 1 == 0), "{bars:x?}");
-    for bar in bars.into_iter().filter(|bar| bar & !0xf != 0 && bar & 1 == 0) {
+    let bars: Vec<_> = (0..6)
+        .map(|bar| hsm.mmio(page, slot + 0x10 + 4 * bar, 4, None))
+        .collect();
+    assert!(
+        bars.iter().any(|bar| bar & !0xf != 0 && bar & 1 == 0),
+        "{bars:x?}"
+    );
+    for bar in bars
+        .into_iter()
+        .filter(|bar| bar & !0xf != 0 && bar & 1 == 0)
+    {
         hsm.mmio(page, bar & !0xf, 4, Some(0));
         hsm.mmio(page, bar & !0xf, 4, None);
     }
@@ -186,7 +239,12 @@ fn hostile_sizes_and_kinds_are_answered() {
             for address in [0, 0x3f8, 0xfed0_0000, ECAM_BASE, u64::MAX] {
                 let mut request = IoRequest::FREE;
                 let direction = DIRECTION_READ;
-                let pio = PioRequest { direction, address, size, ..<_>::default() };
+                let pio = PioRequest {
+                    direction,
+                    address,
+                    size,
+                    ..<_>::default()
+                };
                 request.set_pio(&pio);
                 request.kind = kind;
                 assert_eq!(guest.hsm.access(&guest.page, 0, &request) as u32, u32::MAX);
@@ -238,10 +296,15 @@ fn a_refused_creation_leaves_nothing_behind() {
     let mut kernel = tempfile::NamedTempFile::new().unwrap();
     kernel.write_all(&kernel_bytes()).unwrap();
     let words = ["acrn-dm", "-k", kernel.path().to_str().unwrap(), "test"];
-    let Ok(Request::Run(spec)) = parse(words.map(Into::into)) else { panic!() };
+    let Ok(Request::Run(spec)) = parse(words.map(Into::into)) else {
+        panic!()
+    };
     let program = Program::open(&spec.boot, "", 32 << 20).unwrap();
     let memory = Memory::ordinary(Layout::new(32 << 20)).unwrap();
     let result = Vm::create(&spec, program, <_>::default(), hsm.clone(), memory);
-    assert_eq!(result.err().map(|error| error.code()), Some(ExitCode::Hypervisor));
+    assert_eq!(
+        result.err().map(|error| error.code()),
+        Some(ExitCode::Hypervisor)
+    );
     assert!(hsm.take_calls().is_empty());
 }

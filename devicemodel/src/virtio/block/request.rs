@@ -67,7 +67,9 @@ impl Request {
         let [.., s0, s1, s2, s3, s4, s5, s6, s7] = header;
         let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
         let place = |bytes: usize| {
-            let count = (bytes as u64 % SECTOR == 0).then_some(bytes as u64 / SECTOR);
+            let count = (bytes as u64)
+                .is_multiple_of(SECTOR)
+                .then_some(bytes as u64 / SECTOR);
             count
                 .and_then(|count| disk.locate(sector, count))
                 .ok_or(Refusal::Status(IOERR))
@@ -141,7 +143,7 @@ fn ranges(
         None => return UNSUPP,
     };
     let len = chain.readable.len();
-    if len == 0 || len % SEGMENT != 0 || len / SEGMENT > segments as usize {
+    if len == 0 || !len.is_multiple_of(SEGMENT) || len / SEGMENT > segments as usize {
         return IOERR;
     }
     for at in (0..len).step_by(SEGMENT) {
