@@ -141,7 +141,10 @@ impl Machine {
                 // the hypervisor expects the tag: so the files are named by their tags.
                 // Modules are separated by commas; one in a command line is doubled.
                 let args = set.kernel_args.replace(',', ",,");
-                let modules = format!("{KERNEL_TAG} {args},{RAMDISK_TAG}");
+                let mut modules = format!("{KERNEL_TAG} {args}");
+                if !set.initrd.as_os_str().is_empty() {
+                    modules += &format!(",{RAMDISK_TAG}");
+                }
                 add(&["-initrd", &modules]);
             }
             Boot::Bare(set) => {
@@ -320,6 +323,23 @@ impl Vm {
                 bail!("the machine did not switch itself off within {limit:?}");
             }
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits for the emulator to end, with whatever status.
+    ///
+    /// # Errors
+    /// It does not within `limit`.
+    pub fn wait_for_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!("the emulator did not end within {limit:?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -1,7 +1,6 @@
 //! Local APIC in both modes, I/O APIC, the 8259 pair.
 
 use crate::cpu::{inb, outb, rdmsr, wrmsr};
-use core::sync::atomic::{AtomicBool, Ordering};
 
 const BASE: u64 = 0xfee0_0000;
 const IOAPIC: u64 = 0xfec0_0000;
@@ -29,12 +28,9 @@ pub mod reg {
     pub const SELF_IPI: u32 = 0x3f;
 }
 
-/// All CPUs are in the same mode.
-static IN_X2APIC: AtomicBool = AtomicBool::new(false);
-
-/// Whether x2APIC mode is on.
+/// Whether the calling CPU is in x2APIC mode.
 pub fn is_x2apic() -> bool {
-    IN_X2APIC.load(Ordering::SeqCst)
+    rdmsr(APIC_BASE) & X2APIC != 0
 }
 
 /// Reads a register of the page in memory.
@@ -85,33 +81,17 @@ pub fn initialise() {
     write(reg::TIMER_DIVIDE, 0xb);
 }
 
-/// Changes the calling CPU to x2APIC mode; to be called on the first CPU last.
+/// Changes the calling CPU to x2APIC mode.
 pub fn enter_x2apic() {
-    enter_x2apic_here();
-    IN_X2APIC.store(true, Ordering::SeqCst);
-}
-
-/// Changes the calling CPU alone.
-pub fn enter_x2apic_here() {
     wrmsr(APIC_BASE, rdmsr(APIC_BASE) | ENABLE | X2APIC);
 }
 
-/// Changes the calling CPU back to xAPIC mode; to be called on the first CPU last.
+/// Changes the calling CPU back to xAPIC mode, through the disabled state as it must be.
 pub fn leave_x2apic() {
-    leave_x2apic_here();
-    IN_X2APIC.store(false, Ordering::SeqCst);
-}
-
-/// Changes the calling CPU alone, through the disabled state as it must be.
-pub fn leave_x2apic_here() {
     let base = rdmsr(APIC_BASE);
     wrmsr(APIC_BASE, base & !(ENABLE | X2APIC));
     wrmsr(APIC_BASE, base & !X2APIC | ENABLE);
-    write_page(reg::SVR, 0x1ff);
-    write_page(reg::TPR, 0);
-    write_page(reg::LVT_TIMER, 1 << 16);
-    write_page(reg::LVT_LINT0, 1 << 16);
-    write_page(reg::TIMER_DIVIDE, 0xb);
+    initialise();
 }
 
 /// Ends the interrupt in service.

@@ -26,12 +26,8 @@ pub fn starts(index: usize) -> u32 {
 extern "C" fn ap_main(index: u64) -> ! {
     let index = index as usize;
     trap::load(index);
-    if apic::is_x2apic() {
-        apic::enter_x2apic();
-    }
     apic::initialise();
     STARTS[index].fetch_add(1, Ordering::SeqCst);
-    cpu::enable_interrupts();
     loop {
         let work = WORK[index].load(Ordering::SeqCst);
         if work != 0 {
@@ -40,9 +36,13 @@ extern "C" fn ap_main(index: u64) -> ! {
             work();
             WORK[index].store(0, Ordering::SeqCst);
         }
-        cpu::relax();
+        // With interrupts off until the halt: the IPI that says "work" is not missed.
+        cpu::sleep();
     }
 }
+
+/// IPI that says "work".
+const WORK_VECTOR: u8 = 0x79;
 
 /// Sends INIT and two SIPIs to CPU `index` and waits until it runs; says whether it does.
 pub fn start(index: usize) -> bool {
@@ -66,7 +66,7 @@ pub fn start(index: usize) -> bool {
         apic::command(index as u32, apic::STARTUP | (page >> 12) as u32);
         cpu::wait_for(cpu::ms(1), || false);
     }
-    cpu::wait_for(cpu::ms(2000), || starts(index) != before)
+    cpu::wait_for(cpu::ms(10_000), || starts(index) != before)
 }
 
 /// Starts all other CPUs that do not run yet; the number of running CPUs.
@@ -77,6 +77,7 @@ pub fn start_all() -> usize {
 /// Has a running CPU call a function, without waiting for its end.
 pub fn begin_on(index: usize, work: fn()) {
     WORK[index].store(work as *const () as usize, Ordering::SeqCst);
+    apic::command(index as u32, WORK_VECTOR.into());
 }
 
 /// Whether the function of [`begin_on`] has ended.
@@ -87,5 +88,5 @@ pub fn is_idle(index: usize) -> bool {
 /// Has a running CPU call a function; says whether it came to its end in time.
 pub fn run_on(index: usize, work: fn()) -> bool {
     begin_on(index, work);
-    cpu::wait_for(cpu::ms(2000), || is_idle(index))
+    cpu::wait_for(cpu::ms(10_000), || is_idle(index))
 }

@@ -3,6 +3,7 @@
 
 mod boot;
 mod devices;
+mod micro;
 mod support;
 
 use std::fmt;
@@ -78,6 +79,61 @@ pub const CASES: &[Case] = &[
         name: "smp_1_to_8",
         catches: "CPU start-up and routing of interrupts with 1, 2, 4 and 8 CPUs",
         run: boot::smp_1_to_8,
+    },
+    Case {
+        name: "micro_instructions",
+        catches: "CPUID, MSR, port and XCR0 policy; instructions that guests must not have",
+        run: micro::instructions,
+    },
+    Case {
+        name: "micro_timers",
+        catches: "local APIC timer in each mode, with and without x2APIC, and TSC_ADJUST",
+        run: micro::timers,
+    },
+    Case {
+        name: "micro_interrupts",
+        catches: "IPIs, NMI, task priority, HLT, level and edge lines, the 8259 pair",
+        run: micro::interrupts,
+    },
+    Case {
+        name: "micro_smp",
+        catches: "INIT and start-up IPIs, IPIs between CPUs, on 1, 2 and 4 CPUs",
+        run: micro::processors,
+    },
+    Case {
+        name: "micro_devices",
+        catches: "emulation of uncommon instructions and of string I/O",
+        run: micro::devices,
+    },
+    Case {
+        name: "micro_isolation",
+        catches: "a Service VM that reads or writes the hypervisor's memory",
+        run: micro::isolation,
+    },
+    Case {
+        name: "micro_hypercalls",
+        catches: "hypercalls with hostile numbers and arguments, and from ring 3",
+        run: micro::hypercalls,
+    },
+    Case {
+        name: "micro_user_vms",
+        catches: "life of User VMs by hypercalls; memory that must not be lent",
+        run: micro::user_vms,
+    },
+    Case {
+        name: "micro_vm_cycles",
+        catches: "pages and table frames lost over 1000 User VMs",
+        run: micro::cycles,
+    },
+    Case {
+        name: "micro_fatal",
+        catches: "a Service VM that cannot go on and takes the hypervisor with it",
+        run: micro::fatal,
+    },
+    Case {
+        name: "shell",
+        catches: "commands of the hypervisor's shell",
+        run: micro::shell,
     },
     Case {
         name: "service_vm_disk_virtio",

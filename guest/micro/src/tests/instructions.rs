@@ -227,6 +227,45 @@ pub(super) fn ports(t: &Test) {
     expect!(t, cpu::inl(0x3fd) >> 16 & 0xff == 0xa5, "in a double word");
 }
 
+/// Upper half of YMM0.
+fn write_ymm(value: u128) {
+    // SAFETY: XCR0 has AVX; the compiler uses no upper halves here.
+    unsafe {
+        asm!("vmovups xmm0, [{p}]", "vinsertf128 ymm0, ymm0, [{p}], 1", p = in(reg) &raw const value,
+            out("xmm0") _, options(nostack));
+    }
+}
+
+/// Upper half of YMM0.
+fn read_ymm() -> u128 {
+    let mut value = 0u128;
+    // SAFETY: as above.
+    unsafe {
+        asm!("vextractf128 [{p}], ymm0, 1", p = in(reg) &raw mut value, options(nostack));
+    }
+    value
+}
+
+/// What is disabled in XCR0 and enabled again has its values, and a trip through another vCPU's
+/// turn does not change that.
+fn extended_state(t: &Test) {
+    const VALUE: u128 = 0x1122_3344_5566_7788_99aa_bbcc_ddee_ff00;
+    cpu::xsetbv(0, 7);
+    write_ymm(VALUE);
+    cpu::xsetbv(0, 3);
+    // Other turns of this CPU come in between.
+    crate::apic::write(crate::apic::reg::LVT_TIMER, 0x42);
+    for _ in 0..5 {
+        crate::apic::write(crate::apic::reg::TIMER_INITIAL, cpu::ms(1) as u32);
+        cpu::sleep();
+    }
+    crate::apic::write(crate::apic::reg::LVT_TIMER, 1 << 16);
+    cpu::xsetbv(0, 7);
+    let found = read_ymm();
+    expect!(t, found == VALUE, "YMM0's upper half is {found:#x}");
+    cpu::xsetbv(0, 3);
+}
+
 pub(super) fn xsetbv(t: &Test) {
     let before = cpu::read_cr4();
     cpu::write_cr4(before & !(1 << 18));
@@ -261,7 +300,7 @@ pub(super) fn xsetbv(t: &Test) {
     }
     if supported & 4 != 0 {
         expect!(t, guarded(7, |v| cpu::xsetbv(0, v)).is_none(), "no AVX");
-        cpu::xsetbv(0, 3);
+        extended_state(t);
     }
     cpu::write_cr4(before);
 }

@@ -207,7 +207,7 @@ struct Request {
 /// Waits for a request of vCPU 0.
 fn request() -> Option<Request> {
     let there = || processed().load(Ordering::SeqCst) == State::PENDING.0;
-    if !wait_for(ms(3000), there) {
+    if !wait_for(ms(10_000), there) {
         return None;
     }
     // SAFETY: a slot of this image's page, which the hypervisor has handed over.
@@ -267,13 +267,13 @@ fn talk(t: &Test, vm: &UserVm) {
         if got.is_none() {
             return;
         }
-        let called = wait_for(ms(500), || count(UPCALL) > 0 && count(UPCALL) >= before);
+        let called = wait_for(ms(5000), || count(UPCALL) > 0 && count(UPCALL) >= before);
         expect!(t, called, "no upcall");
         vm.answer(answer);
     }
     expect!(
         t,
-        wait_for(ms(3000), || counter() > 100),
+        wait_for(ms(10_000), || counter() > 100),
         "the VM does not go on"
     );
 }
@@ -331,7 +331,7 @@ pub(super) fn life(t: &Test) {
         expect!(t, vm.start() == 0, "START_VM after a pause");
         expect!(
             t,
-            wait_for(ms(3000), || counter() > stopped),
+            wait_for(ms(10_000), || counter() > stopped),
             "does not go on after a pause"
         );
         // Reset it begins anew.

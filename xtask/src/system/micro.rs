@@ -1,0 +1,255 @@
+//! Cases with micro-guests in place of the Service VM's kernel, and of the hypervisor's shell.
+//!
+//! A micro-guest says `PASS name` or `FAIL name: reason` on its console and ends the emulator
+//! through a debug device, whose exit status says whether all of its tests held.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::support::POWER_OFF;
+use super::{Context, Outcome};
+use crate::grub::BootSet;
+use crate::image;
+use crate::qemu::{Boot, Machine};
+use crate::session::{HYPERVISOR_PROMPT, Session};
+
+/// Time for a group of tests; they take a few seconds on a machine that does nothing else.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Time for what should appear at once.
+const SOON: Duration = Duration::from_secs(30);
+/// What the debug device makes of the micro-guest's code for success: 2 * 0x10 + 1.
+const ALL_HELD: i32 = 33;
+
+pub(super) fn instructions(context: &Context) -> Result<Outcome> {
+    hold(context, "cpuid,msr,ports,xsetbv,undefined,cache", 2)
+}
+
+pub(super) fn timers(context: &Context) -> Result<Outcome> {
+    hold(context, "timer,timer_x2apic,tsc_adjust", 2)
+}
+
+pub(super) fn interrupts(context: &Context) -> Result<Outcome> {
+    let tests = "apic_modes,self_ipi,priority,nmi,halt,ioapic_level,ioapic_pit,pic";
+    hold(context, tests, 2)
+}
+
+pub(super) fn processors(context: &Context) -> Result<Outcome> {
+    for cpus in [1, 2, 4] {
+        let outcome = hold(context, "smp,ipi", cpus).with_context(|| format!("{cpus} CPUs"))?;
+        if outcome != Outcome::Passed {
+            return Ok(outcome);
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+pub(super) fn devices(context: &Context) -> Result<Outcome> {
+    hold(context, "ioapic_forms,string_io", 2)
+}
+
+pub(super) fn isolation(context: &Context) -> Result<Outcome> {
+    hold(context, "memory,holes,page_tables", 2)
+}
+
+pub(super) fn hypercalls(context: &Context) -> Result<Outcome> {
+    hold(context, "hypercall_policy,hypercall_fuzz", 2)
+}
+
+pub(super) fn user_vms(context: &Context) -> Result<Outcome> {
+    hold(context, "vm_life,vm_lending,vm_fault,vm_slots", 2)
+}
+
+/// The image, built once.
+fn kernel(context: &Context) -> Result<PathBuf> {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(path) = BUILT.get() {
+        return Ok(path.clone());
+    }
+    let path = image::micro_guest(context.layout)?.flat;
+    Ok(BUILT.get_or_init(|| path).clone())
+}
+
+/// A machine whose Service VM runs the tests, separated by commas.
+fn machine(context: &Context, tests: &str, cpus: u32) -> Result<Machine> {
+    let kernel = kernel(context)?;
+    let mut machine = Machine::new(Boot::Direct(BootSet {
+        hypervisor: context.artefacts.hypervisor.flat.clone(),
+        hypervisor_args: String::new(),
+        kernel,
+        kernel_args: format!("test={tests}"),
+        initrd: PathBuf::new(),
+    }));
+    machine.cpus = cpus;
+    machine.memory_mib = 1024;
+    let exit_device = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"];
+    machine.extra = exit_device.map(str::to_owned).to_vec();
+    Ok(machine)
+}
+
+fn start(context: &Context, tests: &str, cpus: u32, quiet: bool) -> Result<Session> {
+    let first = tests.split(',').next().unwrap_or(tests);
+    let log = context.log(&format!("{first}-{cpus}"));
+    let mut machine = machine(context, tests, cpus)?;
+    if let (true, Boot::Direct(set)) = (quiet, &mut machine.boot) {
+        // Messages would cut into the lines of the micro-guest.
+        "loglevel=1".clone_into(&mut set.hypervisor_args);
+    }
+    Ok(Session::new(machine.start(context.layout, &log)?))
+}
+
+fn without_hypervisor() -> Outcome {
+    Outcome::Skipped("there is no hypervisor to test (--bare)".into())
+}
+
+/// Runs the tests, each of which has to pass.
+fn hold(context: &Context, tests: &str, cpus: u32) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let mut session = start(context, tests, cpus, true)?;
+    finish(&mut session, tests)?;
+    Ok(Outcome::Passed)
+}
+
+/// Waits for the end of the tests and judges what they said.
+fn finish(session: &mut Session, tests: &str) -> Result<()> {
+    let said = session.expect("micro-guest: end", LIMIT)?;
+    let failures: Vec<_> = said.lines().filter(|l| l.starts_with("FAIL")).collect();
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    for test in tests.split(',') {
+        let line = format!("PASS {test}");
+        ensure!(said.lines().any(|l| l == line), "{test} did not report");
+    }
+    let status = session.vm.wait_for_exit(POWER_OFF)?;
+    ensure!(
+        status.code() == Some(ALL_HELD),
+        "the emulator ended with {status}"
+    );
+    Ok(())
+}
+
+/// The figures of the shell's `memory` before and after a thousand User VMs.
+pub(super) fn cycles(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let mut session = start(context, "wait,vm_cycles,wait", 2, true)?;
+    let mut figures = Vec::new();
+    for _ in 0..2 {
+        session.expect("waiting for a key", LIMIT)?;
+        session.to_hypervisor()?;
+        figures.push(session.hypervisor_command("memory")?);
+        session.vm.console.send_line("vm_console 0")?;
+        session.expect("console of vm0", SOON)?;
+        session.vm.console.send(b"x")?;
+        session.expect("PASS wait", SOON)?;
+    }
+    ensure!(
+        figures[0] == figures[1] && figures[0].contains("vm0 keeps"),
+        "memory before:\n{}\nand after:\n{}",
+        figures[0],
+        figures[1]
+    );
+    session.expect("micro-guest: end", SOON)?;
+    let status = session.vm.wait_for_exit(POWER_OFF)?;
+    ensure!(status.code() == Some(ALL_HELD), "a test failed: {status}");
+    Ok(Outcome::Passed)
+}
+
+/// Ways in which a VM cannot go on: it ends, and the hypervisor's shell answers.
+pub(super) fn fatal(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    for (test, reason) in [
+        ("tables_in_mmio", "page tables where the VM has no memory"),
+        ("code_in_mmio", "page tables where the VM has no memory"),
+        ("triple_fault", "triple fault"),
+    ] {
+        survives(context, test, reason).with_context(|| test.to_owned())?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn survives(context: &Context, test: &str, reason: &str) -> Result<()> {
+    let mut session = start(context, test, 2, true)?;
+    session.expect(reason, SOON)?;
+    session.expect("the Service VM is gone", SOON)?;
+    session.expect(HYPERVISOR_PROMPT, SOON)?;
+    let vcpus = session.hypervisor_command("vcpu_list")?;
+    ensure!(vcpus.matches("stopped").count() == 2, "{vcpus}");
+    let registers = session.hypervisor_command("vcpu_dumpreg 0 0")?;
+    ensure!(registers.contains("waits for stopped"), "{registers}");
+    let msr = session.hypervisor_command("rdmsr -p1 1b")?;
+    ensure!(msr.contains("CPU 1 MSR 0x1b: 0x"), "{msr}");
+    session.vm.console.send_line("poweroff")?;
+    session.vm.wait_for_end(POWER_OFF)?;
+    Ok(())
+}
+
+/// Commands of the shell, and what their answers have to contain.
+const COMMANDS: &[(&str, &[&str])] = &[
+    ("help", &["vcpu_dumpreg", "poweroff", "rdmsr"]),
+    ("help exits", &["exits [VM]"]),
+    (
+        "version",
+        &["acrn-rs", "AMD SVM", "2 CPUs", "first VM entry"],
+    ),
+    ("vm_list", &["Service_VM", "running", "service"]),
+    ("vcpu_list", &["primary", "secondary", "start-up IPI"]),
+    ("vcpu_dumpreg 0 0", &["rip 0000000001", "cr3", "stack from"]),
+    ("vcpu_dumpreg 0 1", &["waits for start-up IPI"]),
+    ("vcpu_dumpreg 0 9", &["vm0 has no vCPU 9"]),
+    ("vcpu_dumpreg 3 0", &["there is no VM 3"]),
+    ("int", &["kick", "console", "CPU0", "CPU1"]),
+    ("pt", &[]),
+    ("vioapic 0", &["DESTINATION", "high"]),
+    ("exits 0", &["vm0 vcpu0", "cpuid", "AVERAGE"]),
+    (
+        "memory",
+        &["nested-table frames", "hypervisor", "vm0 keeps"],
+    ),
+    ("cpuid 0", &["eax", "68747541"]),
+    ("rdmsr 1b", &["CPU 0 MSR 0x1b: 0x00000000fee00"]),
+    ("rdmsr -p1 1b", &["CPU 1 MSR 0x1b: 0x00000000fee00"]),
+    ("rdmsr -p9 1b", &["CPU 9 is not running"]),
+    ("wrmsr -p1 277 0007040600070406", &["CPU 1 MSR 0x277 <-"]),
+    ("dump 0 1000000 20", &["0000000001000010 "]),
+    ("dump 0 ffffffffffffffff", &["vm0 has no memory"]),
+    ("loglevel", &["4"]),
+    ("log", &["acrn-rs", "Service VM"]),
+    ("trace 0", &["last exit: cpuid vm0 vcpu0"]),
+    ("vm_pause 0", &["is the Service VM"]),
+    ("vm_resume 7", &["there is no VM 7"]),
+    ("vm_console 5", &["there is no VM 5"]),
+    ("format c:", &["unknown command `format`"]),
+    ("rdmsr", &["MSR is missing"]),
+    ("verx\x08sion", &["AMD SVM"]),
+];
+
+pub(super) fn shell(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let mut session = start(context, "loop", 2, false)?;
+    session.expect("looping", SOON)?;
+    session.to_hypervisor()?;
+    for (command, wanted) in COMMANDS {
+        let answer = session.hypervisor_command(command)?;
+        for text in *wanted {
+            if !answer.contains(text) {
+                bail!("`{command}` does not say {text:?} but:\n{answer}");
+            }
+        }
+    }
+    // To the VM and back.
+    session.vm.console.send_line("vm_console 0")?;
+    session.expect("console of vm0 (Service_VM)", SOON)?;
+    session.to_hypervisor()?;
+    session.vm.console.send_line("poweroff")?;
+    session.vm.wait_for_end(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
