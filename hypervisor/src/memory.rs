@@ -131,7 +131,9 @@ pub fn build_ownership(owner: Owner) -> Result<(), NoMemory> {
 /// Ends boot-time allocation: what is left of the pool becomes frames of nested tables.
 pub fn open_frame_pool() {
     let end = POOL_END.load(Ordering::Relaxed);
-    let next = POOL_NEXT.swap(end, Ordering::Relaxed).next_multiple_of(PAGE_SIZE);
+    let next = POOL_NEXT
+        .swap(end, Ordering::Relaxed)
+        .next_multiple_of(PAGE_SIZE);
     FRAMES.lock().open(next, end);
 }
 

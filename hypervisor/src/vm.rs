@@ -14,7 +14,9 @@ use acrn_vdev::lapic::{LapicIdentity, route};
 use acrn_vdev::pic::VPic;
 use acrn_vdev::uart::VUart;
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 use spin::Mutex;
 
 /// Most VMs at a time, the Service VM included.
@@ -99,7 +101,11 @@ fn place<T>(count: usize) -> Option<*mut T> {
 pub fn all() -> &'static [Vm] {
     let table = VMS.load(Ordering::Relaxed);
     let count = if table.is_null() { 0 } else { MAX_VMS };
-    let table = if table.is_null() { core::ptr::dangling() } else { table.cast_const() };
+    let table = if table.is_null() {
+        core::ptr::dangling()
+    } else {
+        table.cast_const()
+    };
     // SAFETY: once the pointer is set, the whole table is written and lives for ever.
     unsafe { core::slice::from_raw_parts(table, count) }
 }
@@ -108,7 +114,10 @@ pub fn all() -> &'static [Vm] {
 #[inline]
 pub fn get(id: VmId) -> &'static Vm {
     let table = VMS.load(Ordering::Relaxed);
-    assert!(!table.is_null(), "VMs are asked for before their table is made");
+    assert!(
+        !table.is_null(),
+        "VMs are asked for before their table is made"
+    );
     // SAFETY: the table has MAX_VMS written elements and lives for ever.
     unsafe { &*table.add(id.index() % MAX_VMS) }
 }
@@ -431,7 +440,9 @@ impl Vm {
                 for pin in 0..ioapic.pins() {
                     let gsi = Gsi(base + u32::from(pin));
                     let concerned = ioapic.is_asserted(pin)
-                        && ioapic.rte(pin).is_some_and(|r| r.level() && r.vector() == vector)
+                        && ioapic
+                            .rte(pin)
+                            .is_some_and(|r| r.level() && r.vector() == vector)
                         && crate::irq::is_passed_through(self.id, gsi);
                     if concerned && ended.try_push(gsi).is_ok() {
                         let _ = ioapic.set_level(pin, false);

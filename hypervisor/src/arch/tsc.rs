@@ -86,9 +86,16 @@ fn from_pm_timer(port: u16) -> Option<u64> {
             let before = cpu::rdtsc();
             let ticks = read();
             let after = cpu::rdtsc();
-            (after.wrapping_sub(before), before.wrapping_add(after.wrapping_sub(before) / 2), ticks)
+            (
+                after.wrapping_sub(before),
+                before.wrapping_add(after.wrapping_sub(before) / 2),
+                ticks,
+            )
         };
-        (0..16).map(try_once).min_by_key(|s| s.0).map_or((0, 0), |s| (s.1, s.2))
+        (0..16)
+            .map(try_once)
+            .min_by_key(|s| s.0)
+            .map_or((0, 0), |s| (s.1, s.2))
     };
     let (start, first) = sample();
     let mut polls = 0u32;

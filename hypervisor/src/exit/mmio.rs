@@ -61,7 +61,10 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, fault: NestedFault) -> Nex
     };
     let (emulation, step) = Emulation::start(instruction, &fetch::View(local));
     // With two operands in memory the exit does not say which of them faulted.
-    let known = emulation.instruction().has_one_operand().then_some(fault.gpa);
+    let known = emulation
+        .instruction()
+        .has_one_operand()
+        .then_some(fault.gpa);
     proceed(vcpu, local, emulation, step, known)
 }
 
@@ -76,7 +79,9 @@ fn plain(vcpu: &'static Vcpu, local: &mut Local, mov: &PlainMov, gpa: Gpa) -> bo
         return false;
     };
     mov.complete(&mut fetch::View(local), value);
-    local.virt.advance(&mut local.registers, mov.length().into());
+    local
+        .virt
+        .advance(&mut local.registers, mov.length().into());
     true
 }
 

@@ -50,9 +50,7 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local) -> Next {
             refusal.errno().to_register()
         }
     };
-    local
-        .virt
-        .advance(&mut local.registers, INSTRUCTION_LENGTH);
+    local.virt.advance(&mut local.registers, INSTRUCTION_LENGTH);
     Next::Continue
 }
 
