@@ -23,6 +23,8 @@ pub const ID: u32 = 0x8086_a201;
 const TICK_NS: u64 = 100;
 const PERIOD_FS: u64 = TICK_NS * 1_000_000;
 const TIMERS: usize = 3;
+/// Shortest time between periodic interrupts: 100 microseconds.
+const SHORTEST_TICKS: u64 = 1000;
 /// Line of the second comparator in legacy mode: that of the real-time clock.
 const RTC_GSI: Gsi = Gsi(8);
 /// Lines that comparators can be routed to: 20 to 23.
@@ -145,6 +147,12 @@ impl Hpet {
         let left = match timer.comparator.wrapping_sub(self.counter()) & mask {
             passed if passed > mask / 2 => 0,
             left => left,
+        };
+        // A guest may ask for a period that would keep a CPU of the Service VM busy.
+        let left = if timer.periodic() {
+            left.max(SHORTEST_TICKS)
+        } else {
+            left
         };
         let at = left
             .checked_mul(TICK_NS)

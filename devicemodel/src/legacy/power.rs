@@ -80,7 +80,7 @@ impl Power {
             if kind == SLEEP_TYPE_S5 {
                 let _ = self.events.send(Event::PowerOff);
             } else {
-                log::warn!("the guest asked for sleep state {kind}, which it was not offered");
+                log::debug!("the guest asked for sleep state {kind}, which it was not offered");
             }
         }
     }

@@ -157,7 +157,7 @@ impl MsixSignaller {
         {
             match self.msi.bind_irqfd(fd, address, data) {
                 Ok(()) => vector.bound = Some(message),
-                Err(error) => log::error!("an interrupt descriptor cannot be bound: {error}"),
+                Err(error) => log::debug!("an interrupt descriptor cannot be bound: {error}"),
             }
         }
         if std::mem::take(&mut vector.pending) {
@@ -173,7 +173,7 @@ impl MsixSignaller {
         // means that an event in between is sent twice at worst, and never lost.
         let _ = fd.read();
         if let Err(error) = self.msi.unbind_irqfd(fd) {
-            log::error!("an interrupt descriptor cannot be unbound: {error}");
+            log::debug!("an interrupt descriptor cannot be unbound: {error}");
         }
         vector.bound = None;
     }
