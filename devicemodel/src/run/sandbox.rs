@@ -97,7 +97,17 @@ fn filter_calls() -> io::Result<()> {
     )
     .map_err(io::Error::other)?;
     let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;
-    seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
+    match seccompiler::apply_filter_all_threads(&program) {
+        Ok(()) => Ok(()),
+        // A kernel without the filter is the operator's choice, and nothing to warn of at each start.
+        Err(seccompiler::Error::Seccomp(error) | seccompiler::Error::Prctl(error))
+            if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) =>
+        {
+            log::info!("system calls are not filtered: this kernel has no CONFIG_SECCOMP_FILTER");
+            Ok(())
+        }
+        Err(error) => Err(io::Error::other(error)),
+    }
 }
 
 /// Drops capabilities of the calling thread and of all that it starts later.
