@@ -83,11 +83,14 @@ const REFUSED: [libc::c_long; 42] = [
 /// The kernel has no seccomp, or refuses.
 pub fn enter() -> io::Result<()> {
     let capabilities = drop_capabilities();
-    filter_calls()?;
+    if !filter_calls()? {
+        log::info!("system calls are not filtered: this kernel has no CONFIG_SECCOMP_FILTER");
+    }
     capabilities
 }
 
-fn filter_calls() -> io::Result<()> {
+/// Installs the filter; false when this kernel has none.
+fn filter_calls() -> io::Result<bool> {
     let rules = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
     let filter = SeccompFilter::new(
         rules,
@@ -98,13 +101,12 @@ fn filter_calls() -> io::Result<()> {
     .map_err(io::Error::other)?;
     let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;
     match seccompiler::apply_filter_all_threads(&program) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
         // A kernel without the filter is the operator's choice, and nothing to warn of at each start.
         Err(seccompiler::Error::Seccomp(error) | seccompiler::Error::Prctl(error))
             if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) =>
         {
-            log::info!("system calls are not filtered: this kernel has no CONFIG_SECCOMP_FILTER");
-            Ok(())
+            Ok(false)
         }
         Err(error) => Err(io::Error::other(error)),
     }
@@ -162,14 +164,14 @@ mod tests {
         let child = unsafe { libc::fork() };
         if child == 0 {
             let code = match filter_calls() {
-                Ok(()) => {
+                Ok(true) => {
                     // SAFETY: chroot to a null path fails in any case; the error tells why.
                     let result = unsafe { libc::chroot(std::ptr::null()) };
                     let refused = result < 0
                         && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
                     i32::from(!refused)
                 }
-                Err(_) => 2,
+                Ok(false) | Err(_) => 2,
             };
             // SAFETY: ends the child without running anything of the parent's.
             unsafe { libc::_exit(code) };
