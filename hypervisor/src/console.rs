@@ -89,11 +89,6 @@ pub fn write_log(text: &str) {
     text.bytes().for_each(uart::send);
 }
 
-/// Whether a VM has the console, so that only its output and what is urgent is shown.
-pub fn is_attached() -> bool {
-    ATTACHED.load(Ordering::Relaxed) != SHELL
-}
-
 /// Gives the console to a VM and shows what it has said so far.
 pub fn attach(id: VmId) {
     ATTACHED.store(id.0, Ordering::SeqCst);

@@ -21,6 +21,9 @@
     reason = "boot code mixes in AT&T lines for addresses that Intel syntax cannot say"
 )]
 
+#[cfg(not(bare_image))]
+extern crate std;
+
 #[macro_use]
 mod log;
 

@@ -9,7 +9,7 @@
 //! with SMAP the only code that can touch it is [`GuestWindow`].
 
 use crate::arch::{boot, cpu};
-use acrn_abi::{Gpa, Hpa, PAGE_SIZE, PhysicalMemory};
+use acrn_abi::{Hpa, PAGE_SIZE, PhysicalMemory};
 use acrn_memory::{FrameStore, HostMap, MemoryKind, Owner, OwnerMap, Side};
 use arrayvec::ArrayVec;
 use core::arch::asm;
@@ -397,10 +397,6 @@ impl PhysicalMemory for BootMemory {
         true
     }
 }
-
-/// A guest address that its VM does not map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unmapped(pub Gpa);
 
 /// Zeroed frames for tables of the host itself, from the pool.
 pub fn allocate_table() -> Option<Hpa> {

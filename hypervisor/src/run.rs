@@ -4,7 +4,7 @@
 //! one is picked, so one stack a CPU is enough. Host interrupts are let in at two points only:
 //! after an exit that reports one, and in the idle wait; no lock is held at either.
 
-use crate::arch::{apic, cpu, tsc};
+use crate::arch::{apic, cpu};
 use crate::exit::{self, Next};
 use crate::percpu::{self, PerCpu};
 use crate::vcpu::{Local, Vcpu, Wait, request};

@@ -65,7 +65,6 @@ pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     let kernel = info.kernel().ok_or(Error::NoKernel)?;
     let table = map_everything(platform)?;
     let config = VirtConfig {
-        vm: vm.id,
         nested_root: table.root_pointer(),
         io_bitmap: lifecycle::service_io_bitmap(),
         msr_bitmap: lifecycle::msr_bitmap(),

@@ -71,7 +71,6 @@ fn assemble(vm: &'static Vm, creation: &Creation) -> Result<(), Refusal> {
     console::forget(vm.id);
     let table = NestedTable::new()?;
     let config = VirtConfig {
-        vm: vm.id,
         nested_root: table.root_pointer(),
         io_bitmap: lifecycle::user_io_bitmap(),
         msr_bitmap: lifecycle::msr_bitmap(),

@@ -201,11 +201,6 @@ impl Vm {
         self.service.load(Ordering::Relaxed)
     }
 
-    /// Guest flags that it was created with.
-    pub fn flags(&self) -> u64 {
-        self.flags.load(Ordering::Relaxed)
-    }
-
     /// What the state machine asks about it.
     pub fn standing(&self) -> Standing {
         Standing {

@@ -64,6 +64,14 @@ pub fn device_model(layout: &Layout) -> Result<PathBuf> {
     static_program(layout, "device model", "acrn-dm", "acrn-dm")
 }
 
+/// Builds the program by which the system tests speak to a running `acrn-dm`.
+///
+/// # Errors
+/// The compiler's, with the end of the log.
+pub fn vm_command(layout: &Layout) -> Result<PathBuf> {
+    static_program(layout, "test program", "acrn-tests", "vm-command")
+}
+
 /// Builds the benchmark program that a guest's kernel starts as init.
 ///
 /// # Errors
@@ -91,6 +99,7 @@ fn bare_metal(
         script.display()
     );
     let flags = [
+        "--cfg=bare_image".into(),
         "-Crelocation-model=pie".into(),
         "-Cno-redzone=yes".into(),
         "-Cforce-frame-pointers=yes".into(),

@@ -7,6 +7,9 @@
 #![no_std]
 #![no_main]
 
+#[cfg(not(bare_image))]
+extern crate std;
+
 #[macro_use]
 mod report;
 

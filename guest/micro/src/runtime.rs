@@ -78,6 +78,7 @@ unsafe extern "C" fn strlen(text: *const u8) -> usize {
 }
 
 /// Named by the prebuilt `core`; unwinding is off, so it is never called.
+#[cfg(bare_image)]
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 
@@ -87,7 +88,11 @@ extern "C" fn _Unwind_Resume() -> ! {
     crate::report::exit(false)
 }
 
-#[panic_handler]
+// In any other build than that of the image, such as a lint run over the whole workspace, a
+// dependency may have been given its `std` feature by another package: `std` then brings the
+// handler, and a second one would be an error.
+#[cfg_attr(bare_image, panic_handler)]
+#[cfg_attr(not(bare_image), allow(dead_code))]
 fn panic(info: &PanicInfo<'_>) -> ! {
     crate::print!("FAIL {info}\n");
     crate::report::exit(false)

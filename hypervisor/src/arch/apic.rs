@@ -160,7 +160,7 @@ pub fn set_timer(tsc_ticks: Option<u64>) {
         return;
     };
     let ratio = TIMER_RATIO.load(Ordering::Relaxed);
-    let count = (u128::from(ticks) * u128::from(ratio) >> 32) as u64 + 1;
+    let count = ((u128::from(ticks) * u128::from(ratio)) >> 32) as u64 + 1;
     write(register::LVT_TIMER, u32::from(TIMER_VECTOR));
     write(register::INITIAL_COUNT, count.min(u32::MAX.into()) as u32);
 }

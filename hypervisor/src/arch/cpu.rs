@@ -13,8 +13,6 @@ pub mod msr {
     pub const APIC_BASE: u32 = 0x1b;
     pub const FEATURE_CONTROL: u32 = 0x3a;
     pub const TSC_ADJUST: u32 = 0x3b;
-    pub const SPEC_CTRL: u32 = 0x48;
-    pub const PRED_CMD: u32 = 0x49;
     pub const UCODE_LOAD: u32 = 0x79;
     pub const UCODE_REV: u32 = 0x8b;
     pub const MTRR_CAP: u32 = 0xfe;
@@ -25,8 +23,6 @@ pub mod msr {
     pub const MCG_STATUS: u32 = 0x17a;
     pub const MISC_ENABLE: u32 = 0x1a0;
     pub const MTRR_FIX_64K: u32 = 0x250;
-    pub const MTRR_FIX_16K: u32 = 0x258;
-    pub const MTRR_FIX_4K: u32 = 0x268;
     pub const PAT: u32 = 0x277;
     pub const MTRR_DEF_TYPE: u32 = 0x2ff;
     pub const TSC_DEADLINE: u32 = 0x6e0;
@@ -54,14 +50,12 @@ pub mod efer {
     pub const LMA: u64 = 1 << 10;
     pub const NXE: u64 = 1 << 11;
     pub const SVME: u64 = 1 << 12;
-    pub const FFXSR: u64 = 1 << 14;
 }
 
 /// Bits of CR0.
 pub mod cr0 {
     #![allow(missing_docs)]
     pub const PE: u64 = 1 << 0;
-    pub const TS: u64 = 1 << 3;
     pub const ET: u64 = 1 << 4;
     pub const NE: u64 = 1 << 5;
     pub const WP: u64 = 1 << 16;
@@ -73,10 +67,6 @@ pub mod cr0 {
 /// Bits of CR4.
 pub mod cr4 {
     #![allow(missing_docs)]
-    pub const DE: u64 = 1 << 3;
-    pub const PAE: u64 = 1 << 5;
-    pub const OSFXSR: u64 = 1 << 9;
-    pub const OSXMMEXCPT: u64 = 1 << 10;
     pub const OSXSAVE: u64 = 1 << 18;
     pub const SMEP: u64 = 1 << 20;
     pub const SMAP: u64 = 1 << 21;
@@ -226,7 +216,14 @@ macro_rules! control_register {
     };
 }
 control_register!(read_cr0, write_cr0, "cr0");
-control_register!(read_cr2, write_cr2, "cr2");
+/// Reads CR2.
+pub fn read_cr2() -> u64 {
+    let value: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, cr2", out(reg) value, options(nomem, nostack)) };
+    value
+}
+
 control_register!(read_cr3, write_cr3, "cr3");
 control_register!(read_cr4, write_cr4, "cr4");
 
@@ -298,16 +295,6 @@ pub fn halt_forever() -> ! {
 pub fn wbinvd() {
     // SAFETY: changes no visible memory.
     unsafe { asm!("wbinvd", options(nostack)) }
-}
-
-/// Vendor as CPUID names it; only `virt` decides anything by it.
-pub fn vendor() -> [u8; 12] {
-    let r = cpuid(0, 0);
-    let mut name = [0; 12];
-    name[..4].copy_from_slice(&r.ebx.to_le_bytes());
-    name[4..8].copy_from_slice(&r.edx.to_le_bytes());
-    name[8..].copy_from_slice(&r.ecx.to_le_bytes());
-    name
 }
 
 /// Width of physical addresses, in bits.

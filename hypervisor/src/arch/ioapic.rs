@@ -78,15 +78,6 @@ pub fn write_entry(gsi: Gsi, entry: u64) {
     }
 }
 
-/// Reads a pin's redirection entry.
-pub fn read_entry(gsi: Gsi) -> Option<u64> {
-    let (controller, pin) = locate(gsi)?;
-    let _guard = ACCESS.lock();
-    let low = read(controller.base, 0x10 + 2 * pin);
-    let high = read(controller.base, 0x11 + 2 * pin);
-    Some(u64::from(high) << 32 | u64::from(low))
-}
-
 /// Masks or unmasks a pin.
 pub fn set_mask(gsi: Gsi, masked: bool) {
     if let Some((controller, pin)) = locate(gsi) {

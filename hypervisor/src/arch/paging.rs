@@ -156,7 +156,7 @@ fn next(table: u64, index: u64, level_size: u64) -> Result<u64, OutOfTables> {
         let flags = value & !ADDRESS & !LARGE;
         for i in 0..512 {
             // SAFETY: the new table is this function's alone.
-            unsafe { entry(table, i).write((value & ADDRESS) + i * (level_size / 512) | flags) };
+            unsafe { entry(table, i).write(((value & ADDRESS) + i * (level_size / 512)) | flags) };
         }
     }
     // Upper levels allow everything; the leaf decides.

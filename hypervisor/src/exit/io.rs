@@ -17,8 +17,6 @@ pub enum Answer {
     Done(u32),
     /// The Device Model has to answer.
     Forward,
-    /// The VM has been stopped by this access.
-    Stop,
 }
 
 /// IN, OUT, INS or OUTS.
@@ -44,7 +42,6 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
             Next::Continue
         }
         Answer::Forward => ioreq::port(vcpu, local, access, value),
-        Answer::Stop => Next::Block,
     }
 }
 
@@ -232,7 +229,6 @@ fn string(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
     match self::access(vcpu, local, access.port, access.size, write) {
         Answer::Done(value) => finish_string(vcpu, local, &instruction, gpa, value),
         Answer::Forward => ioreq::string_port(vcpu, local, access, instruction, gpa, written),
-        Answer::Stop => Next::Block,
     }
 }
 

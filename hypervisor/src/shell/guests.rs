@@ -188,8 +188,7 @@ pub(super) fn exits(only: Option<VmId>) {
             ));
             for (reason, name) in Exit::NAMES.iter().enumerate() {
                 let (count, ticks) = vcpu.shared.stats.get(reason);
-                if count != 0 {
-                    let average = ticks / count;
+                if let Some(average) = ticks.checked_div(count) {
                     say(format_args!(
                         "{name:<16}{count:>14}{ticks:>18}{average:>12}"
                     ));

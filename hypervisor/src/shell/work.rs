@@ -28,6 +28,10 @@ pub enum Work {
 
 /// What came of it.
 #[derive(Clone, Copy)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one mailbox a CPU, and no heap to box it"
+)]
 pub enum Answer {
     /// Value of an MSR.
     Value(u64),

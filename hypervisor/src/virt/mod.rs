@@ -6,7 +6,7 @@
 
 pub mod svm;
 
-use acrn_abi::{Gpa, Vector, VmId};
+use acrn_abi::{Gpa, Vector};
 use acrn_memory::{MapError, Mapping};
 
 /// Registers of a guest that the vendor's hardware does not keep.
@@ -61,10 +61,6 @@ pub struct IoExit {
     pub input: bool,
     /// INS or OUTS.
     pub string: bool,
-    /// With a REP prefix.
-    pub repeat: bool,
-    /// Address size of a string instruction in bytes: 2, 4 or 8.
-    pub address_size: u8,
     /// Instruction after this one.
     pub next_rip: u64,
 }
@@ -74,8 +70,6 @@ pub struct IoExit {
 pub struct NestedFault {
     /// Guest physical address.
     pub gpa: Gpa,
-    /// A write.
-    pub write: bool,
     /// An instruction fetch.
     pub fetch: bool,
     /// Made by the guest's page walk, not by the instruction.
@@ -125,6 +119,10 @@ pub enum Exit {
     /// The state to enter with was invalid.
     InvalidState,
     /// Something that the vendor module does not know.
+    #[expect(
+        dead_code,
+        reason = "the dump shows them by Debug, which the lint does not count"
+    )]
     Unknown {
         /// Vendor's exit code.
         code: u64,
@@ -276,8 +274,6 @@ pub mod exception {
 /// What a vCPU needs to be set up.
 #[derive(Clone, Copy, Debug)]
 pub struct VirtConfig {
-    /// VM, for messages.
-    pub vm: VmId,
     /// Root of the nested tables, in the vendor's form.
     pub nested_root: u64,
     /// Which ports pass through.
@@ -364,7 +360,7 @@ impl NestedTable {
 }
 
 /// Why this machine cannot run guests: each line names one missing thing.
-pub type Missing = arrayvec::ArrayVec<&'static str, 8>;
+pub type Missing = arrayvec::ArrayVec<&'static str, 4>;
 
 /// Looks for a vendor's virtualization.
 pub fn detect() -> Result<&'static str, Missing> {

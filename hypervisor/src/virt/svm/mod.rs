@@ -492,7 +492,6 @@ impl SvmCpu {
             exit_code::IOIO => Exit::Io(self.decode_io()),
             exit_code::NPF => Exit::NestedFault(NestedFault {
                 gpa: Gpa(control.exit_info2),
-                write: control.exit_info1 & 2 != 0,
                 fetch: control.exit_info1 & 16 != 0,
                 page_walk: control.exit_info1 >> 33 & 1 != 0,
             }),
@@ -538,8 +537,6 @@ impl SvmCpu {
             size: (info >> 4 & 7) as u8,
             input: info & 1 != 0,
             string: info & 4 != 0,
-            repeat: info & 8 != 0,
-            address_size: (info >> 7 & 7) as u8 * 2,
             next_rip: self.vmcb.control.exit_info2,
         }
     }
