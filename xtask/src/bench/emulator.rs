@@ -44,6 +44,7 @@ pub struct Emulator {
     child: Child,
     directory: PathBuf,
     deadline: Instant,
+    silence: Duration,
     /// Its serial line.
     pub console: Console,
 }
@@ -90,6 +91,7 @@ impl Emulator {
             child,
             directory,
             deadline: Instant::now() + limit,
+            silence: limit / 2,
             console: Console::new(ours, Some(log))?,
         })
     }
@@ -97,11 +99,18 @@ impl Emulator {
     /// Waits for a text and returns what came before it; the step shows how far it is.
     ///
     /// # Errors
-    /// It does not come in time, or the machine ends.
+    /// It does not come in time, or nothing at all comes for half of the time, or the
+    /// machine ends.
     pub fn wait_for(&mut self, text: &str, step: &Step) -> Result<String> {
         let mut before = String::new();
+        let mut heard = (0, Instant::now());
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
+            let length = self.console.transcript().len();
+            if length != heard.0 {
+                heard = (length, Instant::now());
+            }
+            let end = self.deadline.min(heard.1 + self.silence);
+            let left = end.saturating_duration_since(Instant::now());
             let slice = left.min(Duration::from_secs(1));
             match self.console.wait_for(text, slice) {
                 Ok(found) => {

@@ -51,7 +51,7 @@ impl Setup {
 
 /// What the measured kernel is told, everywhere. The TSC is exact here although the
 /// emulated processor does not promise it; one clock everywhere makes the paths alike.
-const KERNEL_ARGS: &str = "console=ttyS0 quiet nokaslr tsc=reliable clocksource=tsc";
+const KERNEL_ARGS: &str = "console=ttyS0 quiet nokaslr tsc=reliable clocksource=tsc no_timer_check";
 /// Keeps the program from ending the machine, which has to answer a question first. What
 /// follows the two dashes goes to init.
 const HOLD: &str = "-- bench-hold";
@@ -62,6 +62,8 @@ const GUEST_MIB: u32 = 512;
 /// Modules of the Debian host.
 const KVM_MODULES: &[&str] = &["kvm_amd"];
 const TRIES: u32 = 3;
+/// The operation after which only sleeping is left.
+const LAST_BEFORE_SLEEP: &str = "context_switch";
 
 /// Figures of one set-up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -281,9 +283,18 @@ impl Runner<'_> {
             initrd: &initrd,
         };
         self.repeat("kvm", &start, |vm, step| {
-            vm.wait_for(END, step)?;
+            let end = vm.wait_for(END, step);
             let lines = figures(&vm.console.transcript());
             let mut result = collect(&lines);
+            // This set-up stalls in about half of its runs when it comes to sleeping, for a
+            // reason in the emulator; what has been measured until then is good.
+            match end {
+                Err(error) if !result.operations.contains_key(LAST_BEFORE_SLEEP) => {
+                    return Err(error);
+                }
+                Err(error) => eprintln!("kvm: no figure for sleeping: {error:#}"),
+                Ok(_) => {}
+            }
             // Both are the guest's own TSC, which begins at 0.
             result.boot = tick(&lines, "start")
                 .zip(tick(&lines, "entry"))

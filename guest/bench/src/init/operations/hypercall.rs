@@ -44,6 +44,7 @@ fn of_the_driver() -> Option<Figure> {
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
     let page = Mapping::new(PAGE, flags, -1, 0)?;
     let mut creation = VmCreation {
+        name: *b"bench-hypercall\0",
         ioreq_buf: page.at(0) as u64,
         cpu_affinity: 1,
         ..VmCreation::default()
