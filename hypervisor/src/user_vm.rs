@@ -11,7 +11,7 @@ use crate::memory::{self, OWNERS};
 use crate::vcpu::{Vcpu, Wait};
 use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig};
 use crate::vm::{self, USER_IOAPIC_PINS, Vm};
-use crate::{console, lifecycle};
+use crate::{console, lifecycle, log};
 use acrn_abi::hypercall::Errno;
 use acrn_abi::ioreq::{IoRequest, SLOT_SIZE, SLOTS};
 use acrn_abi::{Gsi, Hpa, guest_map};
@@ -48,12 +48,14 @@ pub fn create(
             return Err(refusal);
         }
         *state = next;
-        info!(
-            "vm{} ({}) is created with {} vCPUs",
-            vm.id,
-            creation.name,
-            creation.vcpus()
-        );
+        if log::limited() {
+            info!(
+                "vm{} ({}) is created with {} vCPUs",
+                vm.id,
+                creation.name,
+                creation.vcpus()
+            );
+        }
         return Ok(());
     }
     Err(Refusal::new(Errno::ENOSPC, "all VM slots are in use"))
@@ -111,11 +113,13 @@ pub fn dismantle(vm: &'static Vm) {
     vm.ioapics.lock().clear();
     vm.uart.lock().port = 0;
     console::forget(vm.id);
-    info!(
-        "vm{} ({}) is gone: {pages} pages and {frames} table frames are back",
-        vm.id,
-        vm.name()
-    );
+    if log::limited() {
+        info!(
+            "vm{} ({}) is gone: {pages} pages and {frames} table frames are back",
+            vm.id,
+            vm.name()
+        );
+    }
 }
 
 /// Back to the state after creation; memory and the request page stay.
