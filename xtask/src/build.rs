@@ -59,8 +59,7 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
             Part::Kernel => vec![kernel::build(layout)?],
             Part::Dm => vec![image::device_model(layout)?],
             Part::Rootfs => {
-                let device_model = image::device_model(layout)?;
-                let initrd = rootfs::service_initrd(layout, Some(&device_model))?;
+                let initrd = rootfs::service_initrd(layout, &service_programs(layout)?)?;
                 vec![initrd, rootfs::data_disk(layout, &kernel::build(layout)?)?]
             }
             Part::Micro => vec![image::micro_guest(layout)?.flat],
@@ -72,6 +71,14 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the Service VM has besides Debian's busybox and bash.
+fn service_programs(layout: &Layout) -> Result<Vec<PathBuf>> {
+    Ok(vec![
+        image::device_model(layout)?,
+        image::vm_command(layout)?,
+    ])
 }
 
 /// Everything that boots the hypervisor, its Service VM and a User VM.
@@ -94,9 +101,9 @@ impl Artefacts {
     /// The first build that fails.
     pub fn build(layout: &Layout) -> Result<Self> {
         let hypervisor = image::hypervisor(layout)?;
-        let device_model = image::device_model(layout)?;
+        let programs = service_programs(layout)?;
         let kernel = kernel::build(layout)?;
-        let initrd = rootfs::service_initrd(layout, Some(&device_model))?;
+        let initrd = rootfs::service_initrd(layout, &programs)?;
         let data_disk = rootfs::data_disk(layout, &kernel)?;
         Ok(Self {
             hypervisor,
@@ -112,7 +119,7 @@ impl Artefacts {
     /// The first build that fails.
     pub fn bare(layout: &Layout) -> Result<Self> {
         let kernel = kernel::build(layout)?;
-        let initrd = rootfs::service_initrd(layout, None)?;
+        let initrd = rootfs::service_initrd(layout, &[])?;
         let data_disk = rootfs::data_disk(layout, &kernel)?;
         let hypervisor = Image {
             flat: PathBuf::new(),

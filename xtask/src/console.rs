@@ -186,6 +186,12 @@ impl Console {
         self.send(format!("{line}\r").as_bytes())
     }
 
+    /// The last lines that are not empty, indented for a message.
+    #[must_use]
+    pub fn tail(&self, count: usize) -> String {
+        last_lines(&self.shared.lock().bytes, count)
+    }
+
     /// Everything received so far.
     #[must_use]
     pub fn transcript(&self) -> String {

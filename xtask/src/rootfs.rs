@@ -34,12 +34,12 @@ const DATA_DISK_MIB: u64 = 384;
 /// User VMs whose disks are on the data disk.
 const USER_VMS: u32 = 2;
 
-/// Makes the Service VM's RAM disk; without a Device Model it can only boot.
+/// Makes the Service VM's RAM disk with these `programs`; without any it can only boot.
 ///
 /// # Errors
 /// A source file is missing.
-pub fn service_initrd(layout: &Layout, device_model: Option<&Path>) -> Result<PathBuf> {
-    let name = if device_model.is_some() {
+pub fn service_initrd(layout: &Layout, programs: &[PathBuf]) -> Result<PathBuf> {
+    let name = if !programs.is_empty() {
         "service.cpio"
     } else {
         "service-bare.cpio"
@@ -55,8 +55,8 @@ pub fn service_initrd(layout: &Layout, device_model: Option<&Path>) -> Result<Pa
         .path(&scripts)?
         .path(Path::new(BUSYBOX))?
         .path(Path::new(BASH))?;
-    if let Some(path) = device_model {
-        inputs = inputs.path(path)?;
+    for program in programs {
+        inputs = inputs.path(program)?;
     }
     if inputs.match_stamp_of(&output) {
         return Ok(output);
@@ -82,8 +82,9 @@ pub fn service_initrd(layout: &Layout, device_model: Option<&Path>) -> Result<Pa
             archive.copy(&format!("{TERMINFO}/{terminal}"), &path)?;
         }
     }
-    if let Some(path) = device_model {
-        archive.copy("usr/bin/acrn-dm", path)?;
+    for program in programs {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        archive.copy(&format!("usr/bin/{name}"), program)?;
     }
     archive.copy_tree("opt/acrn", &scripts)?;
     archive.copy_tree("", &files)?;

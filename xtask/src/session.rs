@@ -23,6 +23,11 @@ pub const ESCAPE_KEYS: &str = "Ctrl-Space, then e";
 /// Password of a User VM's root.
 pub const USER_PASSWORD: &str = "acrn";
 
+/// After these nothing better follows: the hypervisor's dump, and Linux's.
+const FATAL: &[&str] = &["*** acrn:", "Kernel panic - not syncing"];
+/// Time for the rest of a dump to reach the log.
+const DUMP_TIME: Duration = Duration::from_secs(3);
+
 /// After this much silence a wait for a prompt presses Enter.
 const NUDGE: Duration = Duration::from_secs(4);
 /// Time for an answer that needs no work.
@@ -58,8 +63,7 @@ impl Session {
     /// Neither appears within `limit`.
     pub fn wait_for_hypervisor(&mut self, limit: Duration) -> Result<()> {
         let signs = [HYPERVISOR_PROMPT, "Linux version", SERVICE_PROMPT];
-        let found = self.vm.console.wait_for_any(&signs, limit);
-        found.map(drop).map_err(|error| self.explain(error))
+        self.wait(&signs, limit).map(drop)
     }
 
     /// Waits for the Service VM's shell. Where the hypervisor's shell comes first, as it
@@ -98,11 +102,7 @@ impl Session {
     pub fn hypervisor_command(&mut self, command: &str) -> Result<String> {
         self.vm.console.skip_unread();
         self.vm.console.send_line(command)?;
-        let text = self
-            .vm
-            .console
-            .wait_for(HYPERVISOR_PROMPT, PROMPT_LIMIT)
-            .map_err(|error| self.explain(error))?;
+        let text = self.expect(HYPERVISOR_PROMPT, PROMPT_LIMIT)?;
         let text = text.replace("\r\n", "\n");
         // The first line is the echo of the command.
         Ok(text
@@ -121,6 +121,19 @@ impl Session {
         self.vm.console.send_line("vm_console 0")?;
         self.vm.console.send(b"\r")?;
         self.wait_for_service_shell(PROMPT_LIMIT)
+    }
+
+    /// Changes to the console of a User VM where somebody is logged in.
+    ///
+    /// # Errors
+    /// The shell there does not answer.
+    pub fn to_user_shell(&mut self, id: u16) -> Result<()> {
+        self.to_hypervisor()?;
+        self.vm.console.send_line(&format!("vm_console {id}"))?;
+        self.vm.console.send(b"\r")?;
+        let deadline = Instant::now() + PROMPT_LIMIT;
+        self.wait_nudging(&[&format!("root@user-vm{id}:")], deadline)?;
+        Ok(())
     }
 
     /// Changes to a User VM's console and waits until it asks for a name; repeats the
@@ -160,10 +173,7 @@ impl Session {
     /// # Errors
     /// It does not appear within `limit`.
     pub fn expect(&mut self, text: &str, limit: Duration) -> Result<String> {
-        self.vm
-            .console
-            .wait_for(text, limit)
-            .map_err(|error| self.explain(error))
+        self.wait(&[text], limit).map(|found| found.before)
     }
 
     /// Runs a command in the Linux shell that is shown.
@@ -220,13 +230,29 @@ impl Session {
     fn wait_nudging(&mut self, texts: &[&str], deadline: Instant) -> Result<Found> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.vm.console.wait_for_any(texts, NUDGE.min(left)) {
-                Err(ConsoleError::TimedOut { .. }) if left > NUDGE => {
+            match self.wait(texts, NUDGE.min(left)) {
+                Err(error) if left > NUDGE && is_time_out(&error) => {
                     self.vm.console.send(b"\r")?;
                 }
-                other => return other.map_err(|error| self.explain(error)),
+                other => return other,
             }
         }
+    }
+
+    /// Waits for one of `texts`, and not to the bitter end where a dump appears instead.
+    fn wait(&mut self, texts: &[&str], limit: Duration) -> Result<Found> {
+        let all: Vec<&str> = texts.iter().chain(FATAL).copied().collect();
+        let found = self.vm.console.wait_for_any(&all, limit);
+        let found = found.map_err(|error| self.explain(error))?;
+        if found.index < texts.len() {
+            return Ok(found);
+        }
+        std::thread::sleep(DUMP_TIME);
+        bail!(
+            "{:?} appeared; the console's last lines:\n{}",
+            all[found.index],
+            self.vm.console.tail(40)
+        );
     }
 
     /// Adds what the emulator said to an error of its console.
@@ -239,4 +265,10 @@ impl Session {
         }
         error
     }
+}
+
+fn is_time_out(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<ConsoleError>()
+        .is_some_and(|error| matches!(error, ConsoleError::TimedOut { .. }))
 }

@@ -38,10 +38,10 @@ pub fn disk(layout: &Layout) -> Result<PathBuf> {
     let output = layout.rootfs().join("debian.img");
     let init = layout.source("guest/rootfs/stock/init");
     let package = cached_package(layout)?;
-    if let Some(package) = &package {
-        if inputs(package, &init)?.match_stamp_of(&output) {
-            return Ok(output);
-        }
+    if let Some(package) = &package
+        && inputs(package, &init)?.match_stamp_of(&output)
+    {
+        return Ok(output);
     }
     let step = Step::begin("stock Debian kernel");
     let package = match package {

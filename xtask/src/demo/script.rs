@@ -15,8 +15,17 @@ const USER_VM: Duration = Duration::from_secs(240);
 const COMMAND: Duration = Duration::from_secs(60);
 const POWER_OFF: Duration = Duration::from_secs(90);
 
-/// Where the launch script's own output goes.
-const LAUNCH_LOG: &str = "/var/log/launch_user_vm_id1.log";
+/// Where the output of a User VM's launch script goes.
+#[must_use]
+pub fn launch_log(id: u16) -> String {
+    format!("/var/log/launch_user_vm_id{id}.log")
+}
+
+/// A shell command that is true while the Device Model of a User VM runs.
+#[must_use]
+pub fn runs(id: u16) -> String {
+    format!("ls /run/acrn/mngr/POST_STD_VM{id}.monitor.*.socket >/dev/null 2>&1")
+}
 
 /// Boots and goes on to the User VM's log-in prompt.
 pub(super) fn up_to_user_login(
@@ -33,7 +42,7 @@ pub(super) fn up_to_user_login(
     } else {
         "launch_user_vm_id1.sh"
     };
-    to_user_vm(session, stages, script)
+    to_user_vm(session, stages, script, 1)
 }
 
 /// The whole session, from the first instruction to the machine's end.
@@ -63,25 +72,24 @@ fn to_service_vm(session: &mut Session, stages: &mut Stages, bare: bool) -> Resu
 ///
 /// # Errors
 /// The launch script ends at once, or the prompt does not appear.
-pub fn to_user_vm(session: &mut Session, stages: &mut Stages, script: &str) -> Result<()> {
+pub fn to_user_vm(session: &mut Session, stages: &mut Stages, script: &str, id: u16) -> Result<()> {
+    let log = launch_log(id);
     stages.run("launch the User VM", || {
-        session.check(
-            &format!("({script} </dev/null >{LAUNCH_LOG} 2>&1 &)"),
-            COMMAND,
-        )?;
+        session.check(&format!("({script} </dev/null >{log} 2>&1 &)"), COMMAND)?;
         // A precondition that is not met ends the script within moments.
+        let runs = runs(id);
         let started = format!(
-            "for _ in $(seq 20); do pidof acrn-dm >/dev/null && break; sleep 0.2; done; \
-             sleep 1; pidof acrn-dm >/dev/null || {{ cat {LAUNCH_LOG}; false; }}"
+            "for _ in $(seq 50); do {runs} && break; sleep 0.2; done; \
+             sleep 1; {runs} || {{ cat {log}; false; }}"
         );
         session.check(&started, COMMAND).map(drop)
     })?;
-    let prompt = stages.run("boot the User VM", || session.to_user_login(1, USER_VM));
+    let prompt = stages.run("boot the User VM", || session.to_user_login(id, USER_VM));
     if prompt.is_err() {
         // The reason is more likely in the launch script's log than on the console.
         let shown = session
             .to_service()
-            .and_then(|()| session.run(&format!("cat {LAUNCH_LOG}; dmesg | tail -n 5"), COMMAND));
+            .and_then(|()| session.run(&format!("cat {log}; dmesg | tail -n 5"), COMMAND));
         if let Ok(output) = shown {
             eprintln!(
                 "The launch script's log and the Service VM's last messages:\n{}",
@@ -90,6 +98,20 @@ pub fn to_user_vm(session: &mut Session, stages: &mut Stages, script: &str) -> R
         }
     }
     prompt
+}
+
+/// Waits in the Service VM's shell for the end of a User VM's Device Model and returns the
+/// log of its launch script.
+///
+/// # Errors
+/// It does not end.
+pub fn wait_for_user_end(session: &mut Session, id: u16) -> Result<String> {
+    let (runs, log) = (runs(id), launch_log(id));
+    let gone = format!(
+        "for _ in $(seq 160); do {runs} || break; sleep 0.5; done; \
+         ! {runs}; status=$?; sleep 0.5; cat {log}; (exit $status)"
+    );
+    session.check(&gone, POWER_OFF)
 }
 
 /// From the User VM's log-in prompt: work in it, end it, and return to the Service VM.
@@ -111,11 +133,7 @@ pub fn guest_session(session: &mut Session, stages: &mut Stages, vcpus: u32) -> 
     stages.run("power off the User VM", || {
         session.vm.console.send_line("poweroff")?;
         session.to_service()?;
-        let gone = format!(
-            "for _ in $(seq 120); do pidof acrn-dm >/dev/null || break; sleep 0.5; done; \
-             ! pidof acrn-dm >/dev/null; status=$?; cat {LAUNCH_LOG}; (exit $status)"
-        );
-        session.check(&gone, POWER_OFF).map(drop)
+        wait_for_user_end(session, 1).map(drop)
     })
 }
 

@@ -5,12 +5,13 @@ mod boot;
 mod devices;
 mod micro;
 mod support;
+mod user;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::build::Artefacts;
 use crate::layout::{Layout, display};
@@ -199,8 +200,10 @@ impl fmt::Display for Tally {
 
 /// Prints names and purposes.
 pub fn list() {
-    for case in CASES {
-        println!("{:<24} {}", case.name, case.catches);
+    let alone = CASES.iter().map(|case| (case.name, case.catches));
+    let shared = user::CASES.iter().map(|case| (case.name, case.catches));
+    for (name, catches) in alone.chain(shared) {
+        println!("{name:<24} {catches}");
     }
 }
 
@@ -214,52 +217,86 @@ pub fn run(
     filter: Option<&str>,
     bare: bool,
 ) -> Result<Tally> {
-    let selected: Vec<&Case> = CASES
-        .iter()
-        .filter(|case| filter.is_none_or(|text| case.name.contains(text)))
-        .collect();
-    if let (true, Some(text)) = (selected.is_empty(), filter) {
+    let wanted = |name: &str| filter.is_none_or(|text| name.contains(text));
+    let alone: Vec<&Case> = CASES.iter().filter(|case| wanted(case.name)).collect();
+    let shared: Vec<_> = user::CASES.iter().filter(|c| wanted(c.name)).collect();
+    if let (0, Some(text)) = (alone.len() + shared.len(), filter) {
         anyhow::bail!("no system test has {text:?} in its name; --list shows them");
     }
-    println!("\nsystem tests: {} cases", selected.len());
-    let mut tally = Tally::default();
-    let mut failures = Vec::new();
-    for case in selected {
+    println!("\nsystem tests: {} cases", alone.len() + shared.len());
+    let mut report = Report::default();
+    let context = |name| Context {
+        layout,
+        artefacts,
+        name,
+        bare,
+    };
+    for case in alone {
+        report.run(case.name, || (case.run)(&context(case.name)));
+    }
+    let mut machine: Option<user::Machine> = None;
+    for case in shared {
+        report.run(case.name, || {
+            if bare {
+                return Ok(Outcome::Skipped("User VMs need the hypervisor".into()));
+            }
+            let mut ready = match machine.take() {
+                Some(machine) => machine,
+                None => user::Machine::boot(&context(case.name))?,
+            };
+            (case.run)(&mut ready)
+                .with_context(|| format!("console log {}", display(ready.log())))?;
+            machine = Some(ready);
+            Ok(Outcome::Passed)
+        });
+    }
+    if let Some(machine) = machine {
+        report.run("machine_ends", || machine.end().map(|()| Outcome::Passed));
+    }
+    Ok(report.finish(layout))
+}
+
+/// What has been run so far.
+#[derive(Default)]
+struct Report {
+    tally: Tally,
+    failures: Vec<String>,
+}
+
+impl Report {
+    fn run(&mut self, name: &str, body: impl FnOnce() -> Result<Outcome>) {
         let start = Instant::now();
-        let context = Context {
-            layout,
-            artefacts,
-            name: case.name,
-            bare,
-        };
-        let result = (case.run)(&context);
+        let result = body();
         let time = elapsed(start.elapsed());
         match result {
             Ok(Outcome::Passed) => {
-                tally.passed += 1;
-                println!("system {:<24} ok ({time})", case.name);
+                self.tally.passed += 1;
+                println!("system {name:<24} ok ({time})");
             }
             Ok(Outcome::Skipped(reason)) => {
-                tally.skipped += 1;
-                println!("system {:<24} skipped: {reason}", case.name);
+                self.tally.skipped += 1;
+                println!("system {name:<24} skipped: {reason}");
             }
             Err(error) => {
-                tally.failed += 1;
-                println!("system {:<24} FAILED ({time})", case.name);
-                failures.push(format!("{}: {error:#}", case.name));
+                self.tally.failed += 1;
+                println!("system {name:<24} FAILED ({time})");
+                self.failures.push(format!("{name}: {error:#}"));
             }
         }
     }
-    if !failures.is_empty() {
-        println!(
-            "\nfailures, console logs in {}:",
-            display(&layout.logs().join("system"))
-        );
-        for failure in failures {
-            println!("\n{failure}");
+
+    fn finish(self, layout: &Layout) -> Tally {
+        if !self.failures.is_empty() {
+            println!(
+                "\nfailures, console logs in {}:",
+                display(&layout.logs().join("system"))
+            );
+            for failure in self.failures {
+                println!("\n{failure}");
+            }
         }
+        self.tally
     }
-    Ok(tally)
 }
 
 #[cfg(test)]
@@ -268,11 +305,13 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_every_case_says_what_it_catches() {
-        let mut names: Vec<_> = CASES.iter().map(|case| case.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), CASES.len());
-        assert!(CASES.iter().all(|case| !case.catches.is_empty()));
+        let alone = CASES.iter().map(|case| (case.name, case.catches));
+        let all = alone.chain(user::CASES.iter().map(|case| (case.name, case.catches)));
+        let mut names = std::collections::BTreeSet::new();
+        for (name, catches) in all {
+            assert!(names.insert(name), "{name} is there twice");
+            assert!(!catches.is_empty(), "{name}");
+        }
     }
 
     #[test]

@@ -1,0 +1,240 @@
+//! The life of User VMs: from start to power-off, and what they do in between.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::super::support::COMMAND;
+use super::Machine;
+
+const NET_MIB: u32 = 64;
+/// Under emulation the path of a packet is long.
+const TRANSFER: Duration = Duration::from_secs(300);
+
+const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+
+pub(super) fn two_cpus(machine: &mut Machine) -> Result<()> {
+    let session = machine.user(1)?;
+    let online = session.check("nproc", COMMAND)?;
+    ensure!(online == "2", "{online} vCPUs are on line instead of 2");
+    // Both take timer interrupts while they run, and tell each other of work (CAL or RES).
+    let ticks = "awk '/LOC:/ { print $2, $3 }' /proc/interrupts";
+    let before = numbers(&session.check(ticks, COMMAND)?)?;
+    session.check(
+        "for cpu in 0 1; do taskset -c $cpu sh -c \
+         'n=0; while [ $n -lt 50000 ]; do n=$((n + 1)); done' || exit 1; done",
+        COMMAND,
+    )?;
+    let after = numbers(&session.check(ticks, COMMAND)?)?;
+    ensure!(
+        before.len() == 2 && before.iter().zip(&after).all(|(old, new)| new > old),
+        "timer interrupts went from {before:?} to {after:?}"
+    );
+    let table = session.check("cat /proc/interrupts", COMMAND)?;
+    let count = |text: &str| table.lines().filter(|line| line.contains(text)).count();
+    ensure!(
+        count("PCI-MSI") >= 4 && count("virtio") >= 4,
+        "the virtual devices do not use MSI-X:\n{table}"
+    );
+    for (name, allowed) in [("ERR:", 0), ("MIS:", 0)] {
+        let line = table.lines().find(|line| line.trim().starts_with(name));
+        let bad = line.is_some_and(|line| {
+            let number = line.split_whitespace().nth(1).and_then(|n| n.parse().ok());
+            number.unwrap_or(0) > allowed
+        });
+        ensure!(!bad, "the local APICs report errors:\n{table}");
+    }
+    Ok(())
+}
+
+fn numbers(text: &str) -> Result<Vec<u64>> {
+    Ok(text
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?)
+}
+
+pub(super) fn network(machine: &mut Machine) -> Result<()> {
+    machine.user(1)?.check("ping -c 3 192.168.100.1", COMMAND)?;
+    let session = machine.service()?;
+    session.check("ping -c 3 192.168.100.2", COMMAND)?;
+    let expected = session.check(
+        &format!("head -c {NET_MIB}m /dev/urandom >/tmp/net && md5sum </tmp/net"),
+        TRANSFER,
+    )?;
+    session.check("(nc -l -p 7001 </tmp/net >/dev/null 2>&1 &)", COMMAND)?;
+    let session = machine.user(1)?;
+    let received = session.check(
+        "nc 192.168.100.1 7001 </dev/null >/tmp/net; md5sum </tmp/net",
+        TRANSFER,
+    )?;
+    ensure!(
+        received == expected,
+        "the User VM received {received}, not {expected}"
+    );
+
+    let session = machine.service()?;
+    session.check(
+        "rm /tmp/net; (nc -l -p 7002 </dev/null 2>/dev/null | md5sum >/tmp/sum &)",
+        COMMAND,
+    )?;
+    let session = machine.user(1)?;
+    session.check("nc 192.168.100.1 7002 </tmp/net && rm /tmp/net", TRANSFER)?;
+    let session = machine.service()?;
+    let received = session.check(
+        "for _ in $(seq 50); do [ -s /tmp/sum ] && break; sleep 0.2; done; cat /tmp/sum",
+        COMMAND,
+    )?;
+    ensure!(
+        received == expected,
+        "the Service VM received {received}, not {expected}"
+    );
+    Ok(())
+}
+
+pub(super) fn pause_resume(machine: &mut Machine) -> Result<()> {
+    let boot = machine.user(1)?.check(BOOT_ID, COMMAND)?;
+    machine
+        .service()?
+        .check("vm-command POST_STD_VM1 pause", COMMAND)?;
+    stands_still(machine)?;
+    let status = machine
+        .service()?
+        .check("vm-command POST_STD_VM1 status", COMMAND)?;
+    ensure!(status.contains("paused"), "the status is {status}");
+    machine
+        .service()?
+        .check("vm-command POST_STD_VM1 resume", COMMAND)?;
+    goes_on(machine, &boot)?;
+
+    let answer = machine.hypervisor("vm_pause 1")?;
+    ensure!(answer.contains("paused"), "vm_pause answered {answer:?}");
+    stands_still(machine)?;
+    let answer = machine.hypervisor("vm_resume 1")?;
+    ensure!(answer.contains("running"), "vm_resume answered {answer:?}");
+    goes_on(machine, &boot)
+}
+
+/// A paused VM answers no ping.
+fn stands_still(machine: &mut Machine) -> Result<()> {
+    let ping = machine
+        .service()?
+        .run("ping -c 2 -W 2 192.168.100.2", COMMAND)?;
+    ensure!(
+        ping.status != 0,
+        "the paused VM answers ping:\n{}",
+        ping.text
+    );
+    Ok(())
+}
+
+fn goes_on(machine: &mut Machine, boot: &str) -> Result<()> {
+    machine
+        .service()?
+        .check("ping -c 2 192.168.100.2", COMMAND)?;
+    let now = machine.user(1)?.check(BOOT_ID, COMMAND)?;
+    ensure!(now == boot, "the VM has been started anew meanwhile");
+    Ok(())
+}
+
+pub(super) fn reset(machine: &mut Machine) -> Result<()> {
+    let before = machine.user(1)?.check(BOOT_ID, COMMAND)?;
+    // While it writes, so that requests are on their way.
+    machine.session.check(
+        "(while :; do dd if=/dev/urandom of=/root/junk bs=64k count=16 conv=fsync; done \
+         >/dev/null 2>&1 &)",
+        COMMAND,
+    )?;
+    let pid = machine.service()?.check("pidof acrn-dm", COMMAND)?;
+    machine
+        .service()?
+        .check("vm-command POST_STD_VM1 reset", COMMAND)?;
+    anew(machine, &before, &pid)
+}
+
+pub(super) fn reboot_inside(machine: &mut Machine) -> Result<()> {
+    let pid = machine.service()?.check("pidof acrn-dm", COMMAND)?;
+    let before = machine.user(1)?.check(BOOT_ID, COMMAND)?;
+    machine.session.vm.console.send_line("reboot")?;
+    anew(machine, &before, &pid)
+}
+
+/// The guest begins anew under the same Device Model.
+fn anew(machine: &mut Machine, before: &str, pid: &str) -> Result<()> {
+    machine.session.to_user_login(1, super::BOOT)?;
+    machine.session.log_in(1)?;
+    let now = machine.user(1)?.check(BOOT_ID, COMMAND)?;
+    ensure!(now != before, "the guest has not been started anew");
+    let online = machine.session.check("nproc", COMMAND)?;
+    ensure!(online == "2", "{online} vCPUs came back instead of 2");
+    let after = machine.service()?.check("pidof acrn-dm", COMMAND)?;
+    ensure!(after == pid, "acrn-dm was process {pid} and is {after}");
+    Ok(())
+}
+
+pub(super) fn disk_persists(machine: &mut Machine) -> Result<()> {
+    let session = machine.user(1)?;
+    let written = session.check(
+        "head -c 8m /dev/urandom >/root/kept && sync && md5sum </root/kept",
+        COMMAND,
+    )?;
+    let log = machine.power_off_user(1)?;
+    ensure!(
+        log.contains("switched itself off"),
+        "acrn-dm did not see the power-off:\n{log}"
+    );
+    let session = machine.user(1)?;
+    let read = session.check("md5sum </root/kept && rm /root/kept", COMMAND)?;
+    ensure!(
+        read == written,
+        "the disk gave back {read} instead of {written}"
+    );
+    Ok(())
+}
+
+pub(super) fn two_vms(machine: &mut Machine) -> Result<()> {
+    let expected = machine.user(1)?.check("md5sum </bin/busybox", COMMAND)?;
+    let first = machine.session.check(BOOT_ID, COMMAND)?;
+    let second = machine.user(2)?.check(BOOT_ID, COMMAND)?;
+    ensure!(first != second, "two VMs with one boot identity");
+    let list = machine.hypervisor("vm_list")?;
+    ensure!(
+        list.contains("POST_STD_VM1") && list.contains("POST_STD_VM2"),
+        "vm_list shows:\n{list}"
+    );
+    let session = machine.user(1)?;
+    session.check("ping -c 2 192.168.100.3", COMMAND)?;
+    session.check("(nc -l -p 7003 </bin/busybox >/dev/null 2>&1 &)", COMMAND)?;
+    let received = machine
+        .user(2)?
+        .check("nc 192.168.100.2 7003 </dev/null | md5sum", TRANSFER)?;
+    ensure!(
+        received == expected,
+        "User VM 2 received {received}, not {expected}"
+    );
+
+    let session = machine.service()?;
+    session.check(
+        "kill $(ls /run/acrn/mngr | sed -n 's/POST_STD_VM2.monitor.\\([0-9]*\\).socket/\\1/p')",
+        COMMAND,
+    )?;
+    let log = machine.user_ends(2)?;
+    ensure!(
+        log.contains("power button") && log.contains("switched itself off"),
+        "SIGTERM did not press the power button:\n{log}"
+    );
+    machine.user(1)?.check("true", COMMAND).map(drop)
+}
+
+pub(super) fn debian(machine: &mut Machine) -> Result<()> {
+    machine.without_users()?;
+    machine.start_user(1, "launch_user_vm_debian.sh")?;
+    let session = machine.user(1)?;
+    let kernel = session.check("uname -r -v", COMMAND)?;
+    ensure!(kernel.contains("Debian"), "the kernel is {kernel}");
+    let online = session.check("nproc", COMMAND)?;
+    ensure!(online == "2", "{online} vCPUs are on line instead of 2");
+    session.check("ping -c 2 192.168.100.1", COMMAND)?;
+    session.check("echo kept >/root/kept && sync", COMMAND)?;
+    machine.power_off_user(1).map(drop)
+}

@@ -1,0 +1,241 @@
+//! Cases with User VMs. They share one machine, which saves a boot for each; a case that
+//! fails takes the machine with it, and the next one gets a fresh one.
+//!
+//! A case asks the [`Machine`] for the console that it needs (`service`, `user`) and leaves
+//! whatever User VMs it likes, as long as they are as [`Machine::up`] says.
+
+mod bad;
+mod death;
+mod life;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Context;
+use super::support::{self, BOOT, COMMAND, POWER_OFF};
+use crate::demo::{self, Options, Stages};
+use crate::session::Session;
+
+/// A system test on the shared machine.
+pub(super) struct Case {
+    /// Name, unique among all.
+    pub(super) name: &'static str,
+    /// What it would catch.
+    pub(super) catches: &'static str,
+    /// The test.
+    pub(super) run: fn(&mut Machine) -> Result<()>,
+}
+
+/// In the order in which they run, which starts User VMs as seldom as possible.
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "wrong_options",
+        catches: "acrn-dm that does not say what is wrong, or leaves something behind",
+        run: bad::wrong_options,
+    },
+    Case {
+        name: "bad_files",
+        catches: "kernels and disks that are missing, cut short, random or read-only",
+        run: bad::files,
+    },
+    Case {
+        name: "user_vm_two_cpus",
+        catches: "start of a second vCPU, its timer, MSI-X of virtual devices",
+        run: life::two_cpus,
+    },
+    Case {
+        name: "user_vm_network",
+        catches: "64 MiB each way between Service VM and User VM; ping",
+        run: life::network,
+    },
+    Case {
+        name: "user_vm_pause_resume",
+        catches: "pausing from acrn-dm's socket and from the hypervisor's shell",
+        run: life::pause_resume,
+    },
+    Case {
+        name: "user_vm_reset",
+        catches: "reset from outside: a guest that does not start from the beginning",
+        run: life::reset,
+    },
+    Case {
+        name: "user_vm_reboot_inside",
+        catches: "a guest's own reboot, with the same Device Model",
+        run: life::reboot_inside,
+    },
+    Case {
+        name: "user_vm_disk_persists",
+        catches: "data that a power-off loses",
+        run: life::disk_persists,
+    },
+    Case {
+        name: "two_user_vms",
+        catches: "two User VMs that disturb each other; the power button by SIGTERM",
+        run: life::two_vms,
+    },
+    Case {
+        name: "kill_dm_while_writing",
+        catches: "memory lost by kill -9 of acrn-dm; a disk that does not recover",
+        run: death::kill_while_writing,
+    },
+    Case {
+        name: "disk_shrinks",
+        catches: "a disk image that is cut short while the guest uses it",
+        run: death::disk_shrinks,
+    },
+    Case {
+        name: "debian_stock_guest",
+        catches: "an unmodified Debian kernel, which knows nothing of ACRN",
+        run: life::debian,
+    },
+];
+
+/// A booted machine and what runs in it.
+pub(super) struct Machine {
+    session: Session,
+    /// User VMs that run with somebody logged in.
+    up: Vec<u16>,
+}
+
+impl Machine {
+    /// Boots to the Service VM's shell.
+    ///
+    /// # Errors
+    /// The machine does not come so far.
+    pub(super) fn boot(context: &Context) -> Result<Self> {
+        let options = Options {
+            debian_guest: true,
+            ..Options::default()
+        };
+        let machine = support::machine(context, &options)?;
+        let mut session = Session::new(machine.start(context.layout, &context.log("machine"))?);
+        session.wait_for_service_shell(BOOT)?;
+        Ok(Self {
+            session,
+            up: Vec::new(),
+        })
+    }
+
+    /// Its console log.
+    pub(super) fn log(&self) -> &std::path::Path {
+        self.session.vm.log()
+    }
+
+    /// Ends it in an orderly way, User VMs included.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub(super) fn end(mut self) -> Result<()> {
+        self.service()?;
+        self.session.power_off(POWER_OFF)
+    }
+
+    /// The session at the Service VM's shell.
+    fn service(&mut self) -> Result<&mut Session> {
+        self.session.to_service()?;
+        Ok(&mut self.session)
+    }
+
+    /// The session at a User VM's shell, which is started where need be.
+    fn user(&mut self, id: u16) -> Result<&mut Session> {
+        if self.up.contains(&id) {
+            self.session.to_user_shell(id)?;
+        } else {
+            self.start_user(id, &format!("launch_user_vm_id{id}.sh"))?;
+        }
+        Ok(&mut self.session)
+    }
+
+    /// Starts a User VM and logs in.
+    fn start_user(&mut self, id: u16, script: &str) -> Result<()> {
+        self.session.to_service()?;
+        demo::to_user_vm(&mut self.session, &mut Stages::quiet(), script, id)?;
+        self.session.log_in(id)?;
+        self.up.push(id);
+        Ok(())
+    }
+
+    /// Powers a User VM off from inside and returns what its launch script printed.
+    fn power_off_user(&mut self, id: u16) -> Result<String> {
+        self.user(id)?.vm.console.send_line("poweroff")?;
+        self.user_ends(id)
+    }
+
+    /// Waits until a User VM has ended; the Service VM's shell is shown then.
+    fn user_ends(&mut self, id: u16) -> Result<String> {
+        self.up.retain(|&other| other != id);
+        demo::wait_for_user_end(self.service()?, id)
+    }
+
+    /// Ends all User VMs.
+    fn without_users(&mut self) -> Result<&mut Session> {
+        for id in self.up.clone() {
+            self.power_off_user(id)?;
+        }
+        self.service()
+    }
+
+    /// Runs a command of the hypervisor's shell; its prompt is shown then.
+    fn hypervisor(&mut self, command: &str) -> Result<String> {
+        self.session.to_hypervisor()?;
+        self.session.hypervisor_command(command)
+    }
+
+    /// What the Service VM has: everything that acrn-dm and the launch script touch.
+    fn belongings(&mut self) -> Result<String> {
+        let session = self.service()?;
+        // The number of free pages changes by itself; what is reserved does not.
+        session.check(
+            "ls /sys/class/net; cat /sys/kernel/mm/hugepages/*/nr_hugepages; \
+             find /run/acrn ! -type d ! -name hugepages.lock; pidof acrn-dm; ls /dev | md5sum",
+            COMMAND,
+        )
+    }
+
+    /// The hypervisor's account of memory.
+    fn memory(&mut self) -> Result<Memory> {
+        let text = self.hypervisor("memory")?;
+        Memory::read(&text).with_context(|| format!("`memory` printed:\n{text}"))
+    }
+}
+
+/// What the hypervisor's `memory` tells of lent pages and of its own frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Memory {
+    /// Frames in use by nested page tables.
+    frames: u64,
+    /// Pages shared, and what each VM keeps, lends and borrows.
+    owners: Vec<String>,
+}
+
+impl Memory {
+    fn read(text: &str) -> Result<Self> {
+        let lines = || text.lines().map(str::trim);
+        let frames = lines()
+            .find_map(|line| line.strip_prefix("nested-table frames: "))
+            .and_then(|rest| rest.split(' ').next())
+            .and_then(|number| number.parse().ok());
+        let owners: Vec<String> = lines()
+            .filter(|line| line.starts_with("vm") || line.starts_with("shared"))
+            .map(str::to_owned)
+            .collect();
+        match frames {
+            Some(frames) if !owners.is_empty() => Ok(Self { frames, owners }),
+            _ => bail!("no account of memory"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_account_of_memory_is_read() {
+        let text = "pool 100 KiB at 0x1000\nnested-table frames: 7 used, 9 free\n\
+                    hypervisor 5 KiB\nshared 0 KiB\nvm0 keeps 10 KiB, lends 0 KiB, borrows 0 KiB";
+        let memory = Memory::read(text).unwrap();
+        assert_eq!(memory.frames, 7);
+        assert_eq!(memory.owners.len(), 2);
+        assert!(Memory::read("unknown command").is_err());
+    }
+}
