@@ -10,6 +10,7 @@ use crate::virt::{Exit, Registers, VirtConfig};
 use crate::vm;
 use acrn_abi::{Hpa, PcpuId};
 use acrn_acpi::Platform;
+use acrn_lifecycle::{Caller, VmRequest};
 use acrn_vdev::lapic::VLapic;
 use core::sync::atomic::{AtomicU16, Ordering};
 use spin::Once;
@@ -279,6 +280,12 @@ fn end_vm(vcpu: &'static Vcpu, local: &mut Local, reason: &str) -> Next {
     }
     if vm.is_service() {
         vcpu.set_wait(Wait::Stopped);
+        // Not waited for: who holds the lock may wait for this vCPU.
+        if let Some(mut state) = vm.state.try_lock() {
+            if let Ok(next) = state.on(VmRequest::Fatal, Caller::Guest, vm.standing()) {
+                *state = next;
+            }
+        }
         error!("the Service VM is gone; `reboot` in the shell resets the machine");
         crate::console::detach();
         return Next::Block;

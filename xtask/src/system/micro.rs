@@ -46,6 +46,29 @@ pub(super) fn processors(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Models of CPUs that lack what the usual one has: XSAVE, SMEP, SMAP, x2APIC, decode assists.
+const MODELS: [&str; 4] = [
+    "qemu64,+svm,+npt,+pdpe1gb",
+    "phenom,+pdpe1gb",
+    "Opteron_G5,+pdpe1gb,+xsaveopt",
+    "EPYC,-x2apic,-smap,-smep",
+];
+
+pub(super) fn models(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let tests = "cpuid,msr,xsetbv,timer,priority,smp,ipi,memory,vm_life";
+    for (number, model) in MODELS.iter().enumerate() {
+        let mut machine = quiet_machine(context, tests, 2)?;
+        (*model).clone_into(&mut machine.cpu_model);
+        let log = context.log(&format!("{number}"));
+        let mut session = Session::new(machine.start(context.layout, &log)?);
+        finish(&mut session, tests).with_context(|| (*model).to_owned())?;
+    }
+    Ok(Outcome::Passed)
+}
+
 pub(super) fn devices(context: &Context) -> Result<Outcome> {
     hold(context, "ioapic_forms,string_io", 2)
 }
@@ -89,14 +112,23 @@ fn machine(context: &Context, tests: &str, cpus: u32) -> Result<Machine> {
     Ok(machine)
 }
 
+/// A machine whose hypervisor says little: messages would cut into the lines of the micro-guest.
+fn quiet_machine(context: &Context, tests: &str, cpus: u32) -> Result<Machine> {
+    let mut machine = machine(context, tests, cpus)?;
+    if let Boot::Direct(set) = &mut machine.boot {
+        "loglevel=1".clone_into(&mut set.hypervisor_args);
+    }
+    Ok(machine)
+}
+
 fn start(context: &Context, tests: &str, cpus: u32, quiet: bool) -> Result<Session> {
     let first = tests.split(',').next().unwrap_or(tests);
     let log = context.log(&format!("{first}-{cpus}"));
-    let mut machine = machine(context, tests, cpus)?;
-    if let (true, Boot::Direct(set)) = (quiet, &mut machine.boot) {
-        // Messages would cut into the lines of the micro-guest.
-        "loglevel=1".clone_into(&mut set.hypervisor_args);
-    }
+    let machine = if quiet {
+        quiet_machine(context, tests, cpus)?
+    } else {
+        machine(context, tests, cpus)?
+    };
     Ok(Session::new(machine.start(context.layout, &log)?))
 }
 
@@ -181,6 +213,8 @@ fn survives(context: &Context, test: &str, reason: &str) -> Result<()> {
     session.expect(HYPERVISOR_PROMPT, SOON)?;
     let vcpus = session.hypervisor_command("vcpu_list")?;
     ensure!(vcpus.matches("stopped").count() == 2, "{vcpus}");
+    let vms = session.hypervisor_command("vm_list")?;
+    ensure!(vms.contains("paused"), "{vms}");
     let registers = session.hypervisor_command("vcpu_dumpreg 0 0")?;
     ensure!(registers.contains("waits for stopped"), "{registers}");
     let msr = session.hypervisor_command("rdmsr -p1 1b")?;

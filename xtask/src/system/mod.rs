@@ -102,6 +102,11 @@ pub const CASES: &[Case] = &[
         run: micro::processors,
     },
     Case {
+        name: "micro_cpu_models",
+        catches: "reliance on abilities of CPUs that older ones do not have",
+        run: micro::models,
+    },
+    Case {
         name: "micro_devices",
         catches: "emulation of uncommon instructions and of string I/O",
         run: micro::devices,

@@ -72,8 +72,11 @@ pub(super) fn cpuid(t: &Test) {
     os_bits(t);
 }
 
-/// OSXSAVE is CR4's bit.
+/// OSXSAVE is CR4's bit, where there is one.
 fn os_bits(t: &Test) {
+    if leaf(1, 0).ecx >> 26 & 1 == 0 {
+        return;
+    }
     let before = cpu::read_cr4();
     for on in [false, true] {
         let bit = 1 << 18;
