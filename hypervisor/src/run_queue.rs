@@ -84,7 +84,10 @@ impl RunQueue {
             let timer = self.members[slot as usize].map_or(u64::MAX, |vcpu| {
                 vcpu.shared.deadline.load(Ordering::Relaxed)
             });
-            deadline = deadline.min(timer);
+            // One that is due is looked at when its vCPU runs; the host timer need not say it again.
+            if timer > now {
+                deadline = deadline.min(timer);
+            }
             if woken >> slot & 1 != 0 || timer <= now {
                 scheduler.wake(EntityId(slot as u8), now);
             }
