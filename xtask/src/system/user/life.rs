@@ -11,6 +11,11 @@ const NET_MIB: u32 = 64;
 /// Under emulation the path of a packet is long.
 const TRANSFER: Duration = Duration::from_secs(300);
 
+/// Receiving with busybox's nc: it takes the end of its input for the end of its peer's
+/// wish to hear, so its input is a pipe that never ends.
+const OPEN_INPUT: &str = "0<>/tmp/hold";
+const MAKE_INPUT: &str = "[ -p /tmp/hold ] || mkfifo /tmp/hold";
+
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
 pub(super) fn two_cpus(machine: &mut Machine) -> Result<()> {
@@ -65,7 +70,7 @@ pub(super) fn network(machine: &mut Machine) -> Result<()> {
     session.check("(nc -l -p 7001 </tmp/net >/dev/null 2>&1 &)", COMMAND)?;
     let session = machine.user(1)?;
     let received = session.check(
-        "nc 192.168.100.1 7001 </dev/null >/tmp/net; md5sum </tmp/net",
+        &format!("{MAKE_INPUT}; nc 192.168.100.1 7001 {OPEN_INPUT} >/tmp/net; md5sum </tmp/net"),
         TRANSFER,
     )?;
     ensure!(
@@ -75,7 +80,7 @@ pub(super) fn network(machine: &mut Machine) -> Result<()> {
 
     let session = machine.service()?;
     session.check(
-        "rm /tmp/net; (nc -l -p 7002 </dev/null 2>/dev/null | md5sum >/tmp/sum &)",
+        &format!("rm /tmp/net; {MAKE_INPUT}; (nc -l -p 7002 {OPEN_INPUT} | md5sum >/tmp/sum &)"),
         COMMAND,
     )?;
     let session = machine.user(1)?;
@@ -205,9 +210,10 @@ pub(super) fn two_vms(machine: &mut Machine) -> Result<()> {
     let session = machine.user(1)?;
     session.check("ping -c 2 192.168.100.3", COMMAND)?;
     session.check("(nc -l -p 7003 </bin/busybox >/dev/null 2>&1 &)", COMMAND)?;
-    let received = machine
-        .user(2)?
-        .check("nc 192.168.100.2 7003 </dev/null | md5sum", TRANSFER)?;
+    let received = machine.user(2)?.check(
+        &format!("{MAKE_INPUT}; nc 192.168.100.2 7003 {OPEN_INPUT} | md5sum"),
+        TRANSFER,
+    )?;
     ensure!(
         received == expected,
         "User VM 2 received {received}, not {expected}"
