@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::console::{ConsoleError, Found};
 use crate::qemu::Vm;
@@ -47,13 +47,19 @@ pub struct Session {
     /// The machine.
     pub vm: Vm,
     marks: u32,
+    /// The hypervisor's shell is shown, so that the escape would be a word for it.
+    in_shell: bool,
 }
 
 impl Session {
     /// Takes over a machine that has just been started.
     #[must_use]
     pub fn new(vm: Vm) -> Self {
-        Self { vm, marks: 0 }
+        Self {
+            vm,
+            marks: 0,
+            in_shell: false,
+        }
     }
 
     /// Waits for the first sign that the hypervisor runs, be it its own prompt or the
@@ -82,15 +88,19 @@ impl Session {
         }
     }
 
-    /// Changes from a VM's console to the hypervisor's shell.
+    /// Changes from a VM's console to the hypervisor's shell, unless it is shown.
     ///
     /// # Errors
     /// Its prompt does not appear.
     pub fn to_hypervisor(&mut self) -> Result<()> {
+        if self.in_shell {
+            return Ok(());
+        }
         self.vm.console.skip_unread();
         self.vm.console.send(ESCAPE)?;
         let deadline = Instant::now() + PROMPT_LIMIT;
         self.wait_nudging(&[HYPERVISOR_PROMPT], deadline)?;
+        self.in_shell = true;
         Ok(())
     }
 
@@ -102,14 +112,23 @@ impl Session {
     pub fn hypervisor_command(&mut self, command: &str) -> Result<String> {
         self.vm.console.skip_unread();
         self.vm.console.send_line(command)?;
+        // A message of the hypervisor repeats its prompt: only one after the echo counts.
+        self.expect(command, PROMPT_LIMIT)?;
         let text = self.expect(HYPERVISOR_PROMPT, PROMPT_LIMIT)?;
         let text = text.replace("\r\n", "\n");
-        // The first line is the echo of the command.
-        Ok(text
-            .split_once('\n')
-            .map_or("", |(_, rest)| rest)
-            .trim()
-            .to_owned())
+        Ok(text.trim().to_owned())
+    }
+
+    /// Changes from the hypervisor's shell to the console of a VM, if it has one by now.
+    fn show(&mut self, number: u16) -> Result<bool> {
+        self.vm.console.send_line(&format!("vm_console {number}"))?;
+        let answers = ["comes back here", "has no console", "there is no VM"];
+        let found = self.wait(&answers, PROMPT_LIMIT)?;
+        if found.index != 0 {
+            self.expect(HYPERVISOR_PROMPT, PROMPT_LIMIT)?;
+        }
+        self.in_shell = found.index != 0;
+        Ok(!self.in_shell)
     }
 
     /// Changes to the Service VM's console, from any other.
@@ -118,9 +137,17 @@ impl Session {
     /// The shell there does not answer.
     pub fn to_service(&mut self) -> Result<()> {
         self.to_hypervisor()?;
-        self.vm.console.send_line("vm_console 0")?;
+        self.show(0)?;
         self.vm.console.send(b"\r")?;
         self.wait_for_service_shell(PROMPT_LIMIT)
+    }
+
+    /// The hypervisor's number of the User VM that was started with this id, if it exists.
+    /// The hypervisor counts in the order in which VMs start.
+    fn number_of(&mut self, id: u16) -> Result<Option<u16>> {
+        self.to_hypervisor()?;
+        let list = self.hypervisor_command("vm_list")?;
+        Ok(number_in(&list, &format!("POST_STD_VM{id}")))
     }
 
     /// Changes to the console of a User VM where somebody is logged in.
@@ -128,8 +155,9 @@ impl Session {
     /// # Errors
     /// The shell there does not answer.
     pub fn to_user_shell(&mut self, id: u16) -> Result<()> {
-        self.to_hypervisor()?;
-        self.vm.console.send_line(&format!("vm_console {id}"))?;
+        let number = self.number_of(id)?;
+        let number = number.with_context(|| format!("User VM {id} does not exist"))?;
+        ensure!(self.show(number)?, "User VM {id} has no console");
         self.vm.console.send(b"\r")?;
         let deadline = Instant::now() + PROMPT_LIMIT;
         self.wait_nudging(&[&format!("root@user-vm{id}:")], deadline)?;
@@ -137,22 +165,29 @@ impl Session {
     }
 
     /// Changes to a User VM's console and waits until it asks for a name; repeats the
-    /// change while the VM does not exist yet.
+    /// change while the VM does not exist yet or starts again.
     ///
     /// # Errors
     /// No log-in prompt appears within `limit`.
     pub fn to_user_login(&mut self, id: u16, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         let login = format!("user-vm{id} login:");
-        self.to_hypervisor()?;
-        self.vm.console.send_line(&format!("vm_console {id}"))?;
         loop {
-            let found = self.wait_nudging(&[&login, HYPERVISOR_PROMPT], deadline)?;
-            if found.index == 0 {
-                return Ok(());
+            let number = self.number_of(id)?;
+            if let Some(number) = number
+                && self.show(number)?
+            {
+                // The hypervisor's prompt comes back when the VM goes away.
+                let found = self.wait_nudging(&[&login, HYPERVISOR_PROMPT], deadline)?;
+                if found.index == 0 {
+                    return Ok(());
+                }
+                self.in_shell = true;
+            }
+            if Instant::now() > deadline {
+                bail!("User VM {id} did not appear within {limit:?}");
             }
             std::thread::sleep(Duration::from_millis(500));
-            self.vm.console.send_line(&format!("vm_console {id}"))?;
         }
     }
 
@@ -271,4 +306,26 @@ fn is_time_out(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<ConsoleError>()
         .is_some_and(|error| matches!(error, ConsoleError::TimedOut { .. }))
+}
+
+/// The first column of the line with this name in what `vm_list` prints.
+fn number_in(list: &str, name: &str) -> Option<u16> {
+    list.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let number = words.next()?.parse().ok()?;
+        (words.next() == Some(name)).then_some(number)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_is_found_by_its_name() {
+        let list = "VM ID NAME          STATE\n0     Service_VM    running\n\
+                    1     POST_STD_VM2  running";
+        assert_eq!(number_in(list, "POST_STD_VM2"), Some(1));
+        assert_eq!(number_in(list, "POST_STD_VM1"), None);
+    }
 }
