@@ -91,7 +91,7 @@ fn serve(
 ) -> Result<i32, RunError> {
     let memory = Memory::allocate(spec.memory)?;
     let mut vm = Vm::create(spec, program, affinity, hsm, memory)?;
-    let mut sockets = vec![instance.manager_socket(&spec.name)?];
+    let mut sockets = vec![instance.manager_socket()?];
     sockets.extend(spec.cmd_monitor.clone());
     let mut listening = Vec::new();
     for path in sockets {

@@ -13,6 +13,8 @@ use crate::exit::ExitCode;
 
 /// Where ACRN's tools look.
 pub const RUN_DIRECTORY: &str = "/run/acrn";
+/// Directory of the sockets below it.
+const MANAGERS: &str = "mngr";
 
 /// Why a name cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -42,13 +44,15 @@ impl InstanceError {
 
 /// A name that is taken; dropping it frees it and removes its files.
 pub struct Instance {
+    name: VmName,
     lock: PathBuf,
     file: File,
     directory: PathBuf,
 }
 
 impl Instance {
-    /// Takes `name`, with files below `directory`.
+    /// Takes `name`, with files below `directory`, and removes what a killed process of the
+    /// same name has left there.
     ///
     /// # Errors
     /// It is taken, or files cannot be made.
@@ -81,11 +85,14 @@ impl Instance {
             if std::fs::metadata(&lock).is_ok_and(|current| current.ino() == ours) {
                 let _ = file.set_len(0);
                 let _ = writeln!(&file, "{}", std::process::id());
-                return Ok(Self {
+                let this = Self {
+                    name: name.clone(),
                     lock,
                     file,
                     directory: directory.to_owned(),
-                });
+                };
+                this.remove_dead_sockets();
+                return Ok(this);
             }
         }
     }
@@ -94,10 +101,33 @@ impl Instance {
     ///
     /// # Errors
     /// Its directory cannot be made.
-    pub fn manager_socket(&self, name: &VmName) -> Result<PathBuf, InstanceError> {
-        let directory = self.directory.join("mngr");
+    pub fn manager_socket(&self) -> Result<PathBuf, InstanceError> {
+        let directory = self.directory.join(MANAGERS);
         make_directory(&directory)?;
-        Ok(directory.join(format!("{name}.monitor.{}.socket", std::process::id())))
+        let id = std::process::id();
+        Ok(directory.join(format!("{}.monitor.{id}.socket", self.name)))
+    }
+
+    /// Removes sockets of this name. Nobody can be behind them: we have the lock, and whoever
+    /// ends in order removes its socket before it gives the lock back.
+    fn remove_dead_sockets(&self) {
+        let Ok(entries) = std::fs::read_dir(self.directory.join(MANAGERS)) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let file = entry.file_name();
+            if file.to_str().is_some_and(|file| self.is_socket(file)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Whether this is how a socket of this name is called, whatever process it is of.
+    fn is_socket(&self, file: &str) -> bool {
+        file.strip_prefix(self.name.as_str())
+            .and_then(|rest| rest.strip_prefix(".monitor."))
+            .and_then(|rest| rest.strip_suffix(".socket"))
+            .is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
     }
 }
 
@@ -143,8 +173,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let name = vm_name("vm1").unwrap();
         let instance = Instance::claim(&name, folder.path()).unwrap();
-        let path = instance.manager_socket(&name).unwrap();
+        let path = instance.manager_socket().unwrap();
         let expected = format!("mngr/vm1.monitor.{}.socket", std::process::id());
         assert_eq!(path, folder.path().join(expected));
+    }
+
+    #[test]
+    fn sockets_of_killed_processes_are_removed_and_those_of_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let managers = folder.path().join(MANAGERS);
+        std::fs::create_dir(&managers).unwrap();
+        let others = [
+            "vm10.monitor.7.socket",
+            "vm1.monitor.8.monitor.9.socket",
+            "vm1.monitor.socket",
+            "other",
+        ];
+        let dead = ["vm1.monitor.7.socket", "vm1.monitor.123456.socket"];
+        for file in others.iter().chain(&dead) {
+            std::fs::write(managers.join(file), "").unwrap();
+        }
+        let _instance = Instance::claim(&vm_name("vm1").unwrap(), folder.path()).unwrap();
+        assert!(others.iter().all(|file| managers.join(file).exists()));
+        assert!(!dead.iter().any(|file| managers.join(file).exists()));
     }
 }

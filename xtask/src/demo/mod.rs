@@ -16,7 +16,7 @@ use crate::qemu::{Boot, Disk, DiskBus, Machine, NetModel};
 use crate::session::{ESCAPE_KEYS, Session};
 use crate::{bridge, grub, setup, stock};
 
-pub use script::{guest_session, runs, to_user_vm, wait_for_user_end};
+pub use script::{guest_session, process, runs, to_user_vm, wait_for_user_end};
 pub use stages::Stages;
 
 /// What the machine's firmware is.

@@ -21,10 +21,17 @@ pub fn launch_log(id: u16) -> String {
     format!("/var/log/launch_user_vm_id{id}.log")
 }
 
+/// A shell command that prints the process id of the Device Model of a User VM. It is the id
+/// in the name of its socket, of which a killed one may still lie about.
+#[must_use]
+pub fn process(id: u16) -> String {
+    format!(r"ls /run/acrn/mngr | sed -n 's/^POST_STD_VM{id}\.monitor\.\([0-9]*\)\.socket$/\1/p'")
+}
+
 /// A shell command that is true while the Device Model of a User VM runs.
 #[must_use]
 pub fn runs(id: u16) -> String {
-    format!("ls /run/acrn/mngr/POST_STD_VM{id}.monitor.*.socket >/dev/null 2>&1")
+    format!("kill -0 $({}) 2>/dev/null", process(id))
 }
 
 /// Boots and goes on to the User VM's log-in prompt.

@@ -19,16 +19,17 @@ pub(super) fn kill_while_writing(machine: &mut Machine) -> Result<()> {
          >/dev/null 2>&1 &); sleep 2; ls -l /root/junk",
         COMMAND,
     )?;
-    machine.service()?.check(
-        "kill -9 $(ls /run/acrn/mngr | sed -n 's/POST_STD_VM1.monitor.\\([0-9]*\\).socket/\\1/p')",
-        COMMAND,
-    )?;
-    machine.up.retain(|&id| id != 1);
-
-    // The others go on.
+    let process = demo::process(1);
     machine
         .service()?
-        .check("sleep 1; ls / >/dev/null", COMMAND)?;
+        .check(&format!("kill -9 $({process})"), COMMAND)?;
+    machine.up.retain(|&id| id != 1);
+
+    // The others go on. Nobody could remove the killed one's socket.
+    let left = machine
+        .service()?
+        .check(&format!("sleep 1; ls / >/dev/null; {process}"), COMMAND)?;
+    ensure!(left.parse::<u32>().is_ok(), "what is left: {left}");
     let later = machine.user(2)?.check("date +%s", COMMAND)?;
     ensure!(later > other, "User VM 2 stands still at {later}");
     memory_is(machine, &before)?;
@@ -44,6 +45,11 @@ pub(super) fn kill_while_writing(machine: &mut Machine) -> Result<()> {
         "rm -f /root/junk && echo fine >/root/after && sync && ! dmesg | grep -i 'EXT4-fs error'",
         COMMAND,
     )?;
+    let sockets = machine.service()?.check(&process, COMMAND)?;
+    ensure!(
+        sockets.parse::<u32>().is_ok() && sockets != left,
+        "beside the new socket lies one of process {left}: {sockets}"
+    );
     machine.power_off_user(1)?;
     memory_is(machine, &before)?;
     let now = machine.belongings()?;

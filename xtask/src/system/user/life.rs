@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::super::support::COMMAND;
 use super::Machine;
+use crate::demo;
 
 const NET_MIB: u32 = 64;
 /// Under emulation the path of a packet is long.
@@ -220,10 +221,7 @@ pub(super) fn two_vms(machine: &mut Machine) -> Result<()> {
     );
 
     let session = machine.service()?;
-    session.check(
-        "kill $(ls /run/acrn/mngr | sed -n 's/POST_STD_VM2.monitor.\\([0-9]*\\).socket/\\1/p')",
-        COMMAND,
-    )?;
+    session.check(&format!("kill $({})", demo::process(2)), COMMAND)?;
     let log = machine.user_ends(2)?;
     ensure!(
         log.contains("power button") && log.contains("switched itself off"),
