@@ -8,6 +8,7 @@
 //! | [`arch`] | the host machine: boot code, tables, interrupt controllers, clock, UART |
 //! | [`virt`] | the vendor contract and its siblings |
 //! | [`memory`] | pool, page ownership, access to guest memory |
+//! | [`device_memory`], [`withheld`] | device memory on first use; frames between two uses |
 //! | [`percpu`], [`run`], [`run_queue`] | data, loop and vCPUs of each physical CPU |
 //! | [`vm`], [`vcpu`] | the structures of a VM |
 //! | [`exit`] | what happens on each exit |
@@ -30,6 +31,7 @@ mod log;
 mod arch;
 mod boot;
 mod console;
+mod device_memory;
 mod exit;
 mod irq;
 mod lifecycle;
@@ -46,5 +48,6 @@ mod user_vm;
 mod vcpu;
 mod virt;
 mod vm;
+mod withheld;
 
 pub use boot::rust_main;

@@ -55,7 +55,8 @@ pub fn initialise(mut map: HostMap) -> Result<(), NoMemory> {
     POOL_START.store(start.get(), Ordering::Relaxed);
     POOL_NEXT.store(start.get(), Ordering::Relaxed);
     POOL_END.store(start.get() + wanted, Ordering::Relaxed);
-    TOP.store(top.max(1 << 32), Ordering::Relaxed);
+    let end = top.max(1 << 32).next_multiple_of(PAGE_SIZE);
+    TOP.store(end, Ordering::Relaxed);
     *HOST_MAP.lock() = Some(map);
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::memory::{self, BootMemory};
 use crate::vcpu::Wait;
 use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig, gpr};
 use crate::vm::{self, Vm};
-use crate::{console, exit, lifecycle, pci, percpu};
+use crate::{console, device_memory, exit, lifecycle, pci, percpu};
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE};
 use acrn_acpi::Platform;
 use acrn_boot::bzimage::{self, Initrd, KernelImage, LoadPlan, Search};
@@ -27,6 +27,8 @@ pub enum Error {
     ZeroPage(zero_page::Error),
     /// Nested tables.
     Map(MapError),
+    /// The configuration windows and the pages with interrupt tables cannot be kept from it.
+    Mediated,
     /// A copy into the VM's memory failed.
     Copy,
     /// More vCPUs than a CPU holds.
@@ -49,6 +51,9 @@ impl fmt::Display for Error {
             Self::Kernel(error) => write!(f, "module Linux_bzImage: {error}"),
             Self::ZeroPage(error) => write!(f, "{error}"),
             Self::Map(error) => write!(f, "nested page tables: {error}"),
+            Self::Mediated => {
+                f.write_str("no page-table frames to keep PCI configuration from the VM")
+            }
             Self::Copy => f.write_str("a boot module lies outside of the VM's memory"),
             Self::Full => f.write_str("no room for its vCPUs"),
         }
@@ -121,7 +126,10 @@ fn map_everything(platform: &Platform) -> Result<NestedTable, Error> {
     for unit in lifecycle::hidden_units(platform) {
         hide(unit.get(), PAGE_SIZE)?;
     }
-    pci::exclude_mediated(&mut table, Gpa(0), top);
+    if !pci::exclude_mediated(&mut table, Gpa(0), top) {
+        return Err(Error::Mediated);
+    }
+    device_memory::begin(table.frames());
     Ok(table)
 }
 

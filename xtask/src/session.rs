@@ -119,8 +119,12 @@ impl Session {
         Ok(text.trim().to_owned())
     }
 
-    /// Changes from the hypervisor's shell to the console of a VM, if it has one by now.
-    fn show(&mut self, number: u16) -> Result<bool> {
+    /// Changes from the hypervisor's shell to the console of a VM, if it has one by now; says
+    /// whether it has.
+    ///
+    /// # Errors
+    /// The hypervisor's shell gives no answer.
+    pub fn show(&mut self, number: u16) -> Result<bool> {
         self.vm.console.send_line(&format!("vm_console {number}"))?;
         let answers = ["comes back here", "has no console", "there is no VM"];
         let found = self.wait(&answers, PROMPT_LIMIT)?;

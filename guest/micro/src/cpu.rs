@@ -9,6 +9,16 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     x86_64::__cpuid_count(leaf, subleaf)
 }
 
+/// Whether there are pages of 1 GiB, and with them 512 GiB mapped one to one, not 4 GiB.
+pub fn has_gib_pages() -> bool {
+    cpuid(0x8000_0001, 0).edx >> 26 & 1 != 0
+}
+
+/// Width of physical addresses in bits.
+pub fn physical_bits() -> u32 {
+    cpuid(0x8000_0008, 0).eax & 0xff
+}
+
 /// RDTSC.
 pub fn rdtsc() -> u64 {
     // SAFETY: reads a counter.

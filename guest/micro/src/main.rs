@@ -21,6 +21,7 @@ mod smp;
 mod start;
 mod tests;
 mod trap;
+mod window;
 
 use report::Test;
 use tests::TESTS;

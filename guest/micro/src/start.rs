@@ -77,7 +77,8 @@ payload_start:
     xorl %eax, %eax
     rep stosb
     movl %ebx, %esi
-    // The first 512 GiB, one to one, in pages of 1 GiB that ring 3 may use as well.
+    // The first 512 GiB, one to one, in pages of 1 GiB that ring 3 may use as well; without such
+    // pages the first 4 GiB.
     leal boot_pml4 - payload_start(%ebp), %edi
     leal boot_pdpt - payload_start + 7(%ebp), %eax
     movl %eax, (%edi)
@@ -94,7 +95,32 @@ payload_start:
     incl %ecx
     cmpl $512, %ecx
     jb 2b
-    movl %cr4, %eax
+    movl $0x80000001, %eax
+    pushl %ebx
+    cpuid
+    popl %ebx
+    btl $26, %edx
+    jc 9f
+    xorl %eax, %eax
+    movl $1024, %ecx
+    rep stosl
+    leal boot_pdpt - payload_start(%ebp), %edi
+    leal boot_pd - payload_start + 7(%ebp), %eax
+    movl %eax, (%edi)
+    addl $4096, %eax
+    movl %eax, 8(%edi)
+    addl $4096, %eax
+    movl %eax, 16(%edi)
+    addl $4096, %eax
+    movl %eax, 24(%edi)
+    leal boot_pd - payload_start(%ebp), %edi
+    movl $0x87, %eax
+    movl $2048, %ecx
+8:  movl %eax, (%edi)
+    addl $0x200000, %eax
+    addl $8, %edi
+    loop 8b
+9:  movl %cr4, %eax
     orl $0x620, %eax                 // PAE, OSFXSR, OSXMMEXCPT
     movl %eax, %cr4
     movl $0xc0000080, %ecx
@@ -165,6 +191,7 @@ boot_gdtr:
 .balign 4096
 boot_pml4: .skip 4096
 boot_pdpt: .skip 4096
+boot_pd: .skip 16384
 boot_stack: .skip 65536
 boot_stack_top:
 

@@ -6,11 +6,10 @@ use super::ioreq::{self, PendingIo};
 use super::{Next, fetch, general_protection, io};
 use crate::vcpu::{Local, Vcpu, guest_tsc};
 use crate::virt::NestedFault;
-use crate::{irq, lifecycle, memory, pci};
-use acrn_abi::{Gpa, Gva, Hpa};
+use crate::{device_memory, irq, lifecycle, pci};
+use acrn_abi::{Gpa, Gva};
 use acrn_emulate::paging::Access;
 use acrn_emulate::{Emulation, Instruction, PlainMov, Step};
-use acrn_memory::{Access as MapAccess, MemType};
 use acrn_vdev::ioapic::IoApicAction;
 use acrn_vdev::lapic::{APIC_BASE_ADDRESS, Mode};
 
@@ -24,7 +23,7 @@ pub enum Answer {
 
 /// Nested page fault.
 pub fn handle(vcpu: &'static Vcpu, local: &mut Local, fault: NestedFault) -> Next {
-    if vcpu.vm().is_service() && map_device_memory(vcpu, fault.gpa) {
+    if vcpu.vm().is_service() && device_memory::map(vcpu, &fault) {
         return Next::Continue;
     }
     if fault.fetch || fault.page_walk {
@@ -250,31 +249,4 @@ fn ioapic(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> Option<u64> {
         }
     }
     Some(0)
-}
-
-/// Device memory above all RAM, such as 64-bit BARs: mapped when the Service VM first uses it.
-fn map_device_memory(vcpu: &Vcpu, gpa: Gpa) -> bool {
-    let limit = 1u64 << crate::arch::cpu::physical_address_bits().min(48);
-    if gpa.0 < memory::top() || gpa.0 >= limit || pci::is_mediated(gpa) {
-        return false;
-    }
-    const CHUNK: u64 = 2 << 20;
-    let start = gpa.align_down(CHUNK);
-    let mut guard = vcpu.vm().nested.lock();
-    let Some(table) = guard.as_mut() else {
-        return false;
-    };
-    if table.translate(gpa).is_some() {
-        return false;
-    }
-    let mapped = table
-        .map(
-            start,
-            Hpa(start.0),
-            CHUNK,
-            MapAccess::RW,
-            MemType::Uncacheable,
-        )
-        .is_ok();
-    mapped && pci::exclude_mediated(table, start, CHUNK)
 }

@@ -10,6 +10,7 @@ use crate::memory;
 use crate::vcpu::Vcpu;
 use crate::virt::NestedTable;
 use crate::vm::Vm;
+use crate::withheld::Withheld;
 use acrn_abi::{Bdf, Gpa, Hpa, PAGE_SIZE};
 use acrn_memory::{Access, MemType, Owner};
 use arrayvec::ArrayVec;
@@ -79,26 +80,49 @@ pub fn is_mediated(gpa: Gpa) -> bool {
     host::window_at(gpa).is_some() || holds_table(gpa) || is_hidden(gpa)
 }
 
-/// Takes what is mediated out of a range that was just mapped. `false` when there is no memory
-/// for the tables that this takes.
-pub fn exclude(table: &mut NestedTable, start: Gpa, size: u64) -> bool {
+/// Takes what is mediated out of a range of a VM's memory. `freed` has to live until no CPU uses
+/// the old translations any more. `false` when there is no memory for the tables that this takes.
+pub fn exclude(table: &mut NestedTable, start: Gpa, size: u64, freed: &mut Withheld) -> bool {
     let end = start.0.saturating_add(size);
-    let mut take_out = |from: u64, to: u64| {
-        let (from, to) = (from.max(start.0), to.min(end));
-        from >= to || table.unmap(Gpa(from), to - from).is_ok()
-    };
     let mut done = true;
+    for_each(|from, to| {
+        let (from, to) = (from.max(start.0), to.min(end));
+        done &= from >= to || table.unmap_later(Gpa(from), to - from, freed).is_ok();
+    });
+    done
+}
+
+/// Shows every range that is mediated. The list of tables is held meanwhile.
+fn for_each(mut show: impl FnMut(u64, u64)) {
     for window in host::windows() {
         let (from, size) = window.extent();
-        done &= take_out(from, from + size);
+        show(from, from + size);
     }
     for pages in HIDDEN.lock().iter() {
-        done &= take_out(pages.start, pages.end);
+        show(pages.start, pages.end);
     }
     for (_, pages) in TABLES.lock().iter() {
-        done &= take_out(pages.start, pages.end);
+        show(pages.start, pages.end);
     }
-    done
+}
+
+/// Shows the parts of `start..end` that are not mediated. The caller holds the nested tables, so
+/// that nothing becomes mediated meanwhile.
+pub fn for_each_other(start: u64, end: u64, mut show: impl FnMut(u64, u64)) {
+    let mut at = start;
+    while at < end {
+        // The first range that ends behind this place.
+        let mut next = (end, end);
+        for_each(|from, to| {
+            if to > at && from < next.0 {
+                next = (from, to);
+            }
+        });
+        if at < next.0 {
+            show(at, next.0);
+        }
+        at = next.1;
+    }
 }
 
 /// A function's table is at `pages` while the VM is not running yet.
@@ -114,21 +138,24 @@ pub fn is_added(bdf: Bdf, pages: Pages) -> bool {
 /// Takes `pages` from the VM, which is about to put a function's table there. No lock may be
 /// held. `false` when that is impossible.
 pub fn add(vm: &Vm, caller: &Vcpu, bdf: Bdf, pages: Pages) -> bool {
+    let mut freed = Withheld::new();
     {
         let mut guard = vm.nested.lock();
         if TABLES.lock().try_push((bdf, pages)).is_err() {
             return false;
         }
         // Lazily mapped memory above the top may have no entry yet: there is nothing to take.
+        let size = pages.end - pages.start;
         let done = guard
             .as_mut()
-            .is_none_or(|table| exclude(table, Gpa(pages.start), pages.end - pages.start));
+            .is_none_or(|table| exclude(table, Gpa(pages.start), size, &mut freed));
         if !done {
             TABLES.lock().retain(|entry| *entry != (bdf, pages));
             return false;
         }
     }
     vm.flush_translations(Some(caller));
+    drop(freed);
     true
 }
 

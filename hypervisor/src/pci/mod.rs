@@ -25,6 +25,7 @@ mod storage;
 use crate::arch::{device as registers, uart};
 use crate::vcpu::Vcpu;
 use crate::virt::NestedTable;
+use crate::withheld::Withheld;
 use acrn_abi::{Bdf, Gpa, Hpa, PAGE_SIZE, VmId};
 use acrn_acpi::Platform;
 use acrn_vdev::pci::{
@@ -362,8 +363,14 @@ pub fn is_mediated(gpa: Gpa) -> bool {
     mediated::is_mediated(gpa)
 }
 
-/// Takes what is mediated out of a range that was just mapped. `false` when there is no memory
+/// Takes what is mediated out of a table that no CPU uses yet. `false` when there is no memory
 /// for the tables that this takes.
 pub fn exclude_mediated(table: &mut NestedTable, start: Gpa, size: u64) -> bool {
-    mediated::exclude(table, start, size)
+    mediated::exclude(table, start, size, &mut Withheld::new())
+}
+
+/// Shows the parts of `start..end` that the Service VM may have mapped. The caller holds the lock
+/// of its nested tables.
+pub fn for_each_unmediated(start: u64, end: u64, show: impl FnMut(u64, u64)) {
+    mediated::for_each_other(start, end, show);
 }

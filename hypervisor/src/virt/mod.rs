@@ -303,7 +303,7 @@ impl NestedTable {
         let limits = acrn_memory::Limits {
             guest_bits: bits.min(48) as u8,
             host_bits: bits as u8,
-            gib_pages: svm::has_gib_pages(),
+            gib_pages: has_gib_pages(),
         };
         Ok(Self::Npt(acrn_memory::NestedTable::new(
             &mut crate::memory::Frames,
@@ -333,7 +333,18 @@ impl NestedTable {
         nested!(self, t => t.map(&mut crate::memory::Frames, gpa, hpa, size, access, mem_type))
     }
 
-    /// Unmaps a range.
+    /// Unmaps a range. The frames of tables that become empty are collected in `freed`, which has
+    /// to live until no CPU uses the old translations any more.
+    pub fn unmap_later(
+        &mut self,
+        gpa: Gpa,
+        size: u64,
+        freed: &mut crate::withheld::Withheld,
+    ) -> Result<(), MapError> {
+        nested!(self, t => t.unmap(freed, gpa, size))
+    }
+
+    /// Unmaps a range of a table that no CPU uses yet.
     pub fn unmap(&mut self, gpa: Gpa, size: u64) -> Result<(), MapError> {
         nested!(self, t => t.unmap(&mut crate::memory::Frames, gpa, size))
     }
@@ -365,6 +376,11 @@ pub type Missing = arrayvec::ArrayVec<&'static str, 4>;
 /// Looks for a vendor's virtualization.
 pub fn detect() -> Result<&'static str, Missing> {
     svm::detect()
+}
+
+/// Whether nested tables may use pages of 1 GiB.
+pub fn has_gib_pages() -> bool {
+    svm::has_gib_pages()
 }
 
 /// Turns virtualization on for this CPU.

@@ -132,6 +132,11 @@ pub const CASES: &[Case] = &[
         run: micro::cycles,
     },
     Case {
+        name: "micro_device_memory",
+        catches: "a Service VM that takes all table frames by touching many addresses",
+        run: micro::device_memory,
+    },
+    Case {
         name: "micro_fatal",
         catches: "a Service VM that cannot go on and takes the hypervisor with it",
         run: micro::fatal,

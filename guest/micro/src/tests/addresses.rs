@@ -2,7 +2,7 @@
 
 use crate::report::Test;
 use crate::trap::guarded;
-use crate::{cpu, params};
+use crate::{cpu, params, smp, window};
 use core::arch::asm;
 
 fn read(address: u64) -> u64 {
@@ -95,12 +95,40 @@ pub(super) fn holes(t: &Test) {
     for address in (0..1u64 << 32).step_by(1 << 20) {
         core::hint::black_box(read(address));
     }
-    let bits = cpu::cpuid(0x8000_0008, 0).eax & 0xff;
-    let top = (1u64 << bits.min(39)) - (1 << 30);
-    for address in (1u64 << 32..top).step_by(1 << 30) {
-        core::hint::black_box(read(address));
+    let bits = cpu::physical_bits();
+    if cpu::has_gib_pages() {
+        let top = (1u64 << bits.min(39)) - (1 << 30);
+        for address in (1u64 << 32..top).step_by(1 << 30) {
+            core::hint::black_box(read(address));
+        }
     }
     expect!(t, (36..=52).contains(&bits), "{bits} physical address bits");
+}
+
+/// Thousands of addresses all over what the processor can express, two CPUs at a time: whatever
+/// the hypervisor keeps of each must not become too much.
+pub(super) fn device_memory(t: &Test) {
+    fn touch() {
+        let top = 1u64 << cpu::physical_bits().min(48);
+        let step = (top / 4096).max(2 << 20);
+        // Not in order, and differently on each CPU.
+        let mut at = crate::trap::cpu_index() as u64;
+        for _ in 0..4096 {
+            at = at.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+            let address = (at >> 8) % 4096 * step + 0x1000;
+            if address >= 1 << 33 && address < top {
+                window::write(address, 0x5a5a_5a5a);
+                core::hint::black_box(window::read(address));
+            }
+        }
+    }
+    let others = smp::start_all() > 1;
+    if others {
+        smp::begin_on(1, touch);
+    }
+    touch();
+    let done = !others || cpu::wait_for(cpu::ms(30_000), || smp::is_idle(1));
+    expect!(t, done, "CPU 1 has not come to the end");
 }
 
 /// Page tables at the top of memory, below and above 4 GiB.

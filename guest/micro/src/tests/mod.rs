@@ -40,6 +40,7 @@ pub const TESTS: &[Entry] = &[
     ("string_io", true, devices::string_io),
     ("memory", true, addresses::hypervisor_memory),
     ("holes", true, addresses::holes),
+    ("device_memory", true, addresses::device_memory),
     ("page_tables", true, addresses::page_tables),
     ("hypercall_policy", true, hypercalls::policy),
     ("hypercall_fuzz", true, hypercalls::fuzz),

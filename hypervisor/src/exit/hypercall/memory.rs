@@ -8,6 +8,7 @@ use super::{Refusal, existing, read, slot};
 use crate::memory::OWNERS;
 use crate::user_vm;
 use crate::vm::{self, Vm};
+use crate::withheld::Withheld;
 use acrn_abi::hypercall::{Errno, MemoryRegion, SetMemoryRegions};
 use acrn_abi::{Gpa, Hpa, PAGE_SIZE, VmId};
 use acrn_lifecycle::VmState;
@@ -201,6 +202,7 @@ fn remove(vm: &Vm, gpa: Gpa, size: u64) -> Result<(), Refusal> {
     while at < end {
         let mut lent: ArrayVec<(Hpa, u64), 32> = ArrayVec::new();
         let mut stop = end;
+        let mut freed = Withheld::new();
         {
             let mut guard = vm.nested.lock();
             let table = guard.as_mut().ok_or(Refusal::NoVm(vm.id))?;
@@ -222,9 +224,10 @@ fn remove(vm: &Vm, gpa: Gpa, size: u64) -> Result<(), Refusal> {
             if lent.is_empty() {
                 return Ok(());
             }
-            table.unmap(Gpa(at), stop - at)?;
+            table.unmap_later(Gpa(at), stop - at, &mut freed)?;
         }
         vm.flush_translations(None);
+        drop(freed);
         if let Some(owners) = OWNERS.lock().as_mut() {
             for (hpa, length) in lent {
                 owners.give_back(hpa, length, vm.id)?;
