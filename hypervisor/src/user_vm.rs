@@ -6,7 +6,7 @@
 
 use crate::arch::cpu;
 use crate::exit::PendingIo;
-use crate::exit::hypercall::Refusal;
+use crate::exit::hypercall::{self, Refusal};
 use crate::memory::{self, OWNERS};
 use crate::vcpu::{Vcpu, Wait};
 use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig};
@@ -14,7 +14,7 @@ use crate::vm::{self, USER_IOAPIC_PINS, Vm};
 use crate::{console, lifecycle, log};
 use acrn_abi::hypercall::Errno;
 use acrn_abi::ioreq::{IoRequest, SLOT_SIZE, SLOTS};
-use acrn_abi::{Gsi, Hpa, guest_map};
+use acrn_abi::{Gpa, Gsi, Hpa, guest_map};
 use acrn_lifecycle::validate::{self, Creation, Limits, Start};
 use acrn_lifecycle::{Caller, VmRequest, VmState};
 use acrn_vdev::ioapic::VIoApic;
@@ -93,22 +93,51 @@ fn assemble(vm: &'static Vm, creation: &Creation) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Gives a bounded part of a VM's memory back; `true` when that was the last of it. What it has
+/// of pages and frames before the first step is what [`dismantle`] will report.
+pub fn empty(vm: &Vm) -> Result<bool, Refusal> {
+    /// As in a step of SET_MEMORY_REGIONS.
+    const STEP: u64 = 2048;
+    *vm.batch.lock() = None;
+    vm.possessions.lock().get_or_insert_with(|| possessions(vm));
+    let whole = 1u64 << cpu::physical_address_bits().min(48);
+    let (mut at, mut spent) = (0, 0);
+    while at < whole {
+        if spent >= STEP {
+            return Ok(false);
+        }
+        at += hypercall::remove(vm, Gpa(at), whole - at, &mut spent)?;
+    }
+    Ok(true)
+}
+
+/// Pages that are lent to a VM, and frames of its tables.
+fn possessions(vm: &Vm) -> (u64, u64) {
+    let pages = OWNERS
+        .lock()
+        .as_ref()
+        .map_or(0, |owners| owners.count(acrn_memory::Class::LentTo(vm.id)));
+    let table = vm.nested.lock();
+    (pages, table.as_ref().map_or(0, NestedTable::frames))
+}
+
 /// Takes a VM apart: everything that it has goes back to where it came from.
 pub fn dismantle(vm: &'static Vm) {
+    let had = vm.possessions.lock().take();
+    let (pages, frames) = had.unwrap_or_else(|| possessions(vm));
     for vcpu in vm.active_vcpus() {
         lifecycle::retire_vcpu(vcpu, None);
     }
     vm.set_vcpu_count(0);
     vm.ioreq_page.store(0, Ordering::SeqCst);
+    *vm.batch.lock() = None;
     let table = vm.nested.lock().take();
-    let frames = table.as_ref().map_or(0, NestedTable::frames);
     if let Some(table) = table {
         table.destroy();
     }
-    let pages = OWNERS
-        .lock()
-        .as_mut()
-        .map_or(0, |owners| owners.give_back_all(vm.id));
+    if let Some(owners) = OWNERS.lock().as_mut() {
+        owners.give_back_all(vm.id);
+    }
     vm.reset_devices();
     vm.ioapics.lock().clear();
     vm.uart.lock().port = 0;

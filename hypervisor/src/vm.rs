@@ -3,6 +3,7 @@
 //! VMs live in a static table. What other CPUs may touch is behind locks that are held for a few
 //! instructions; no lock is held while a guest runs.
 
+use crate::exit::hypercall::Batch;
 use crate::memory;
 use crate::vcpu::{Vcpu, request};
 use crate::virt::NestedTable;
@@ -55,6 +56,10 @@ pub struct Vm {
     turn: AtomicUsize,
     /// Nested tables, while it exists.
     pub nested: Mutex<Option<NestedTable>>,
+    /// A change of its memory that has not come to its end; under the lock of the state.
+    pub batch: Mutex<Option<Batch>>,
+    /// Pages and table frames that it had when its end began.
+    pub possessions: Mutex<Option<(u64, u64)>>,
     /// IOAPICs.
     pub ioapics: Mutex<ArrayVec<(Gpa, VIoApic), { crate::arch::ioapic::MAX_IOAPICS }>>,
     pic: Mutex<VPic>,
@@ -153,6 +158,8 @@ impl Vm {
             identities: [const { LapicIdentity::new() }; MAX_VCPUS],
             turn: AtomicUsize::new(0),
             nested: Mutex::new(None),
+            batch: Mutex::new(None),
+            possessions: Mutex::new(None),
             ioapics: Mutex::new(ArrayVec::new_const()),
             pic: Mutex::new(VPic::new()),
             pic_output: AtomicBool::new(false),
@@ -252,6 +259,10 @@ impl Vm {
         }
         for vcpu in self.active_vcpus() {
             if caller.is_some_and(|own| core::ptr::eq(own, vcpu)) {
+                continue;
+            }
+            // One that is not on its CPU sees the request before it enters the guest.
+            if !vcpu.shared.on_cpu.load(Ordering::SeqCst) {
                 continue;
             }
             vcpu.wake();

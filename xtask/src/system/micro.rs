@@ -82,7 +82,11 @@ pub(super) fn hypercalls(context: &Context) -> Result<Outcome> {
 }
 
 pub(super) fn user_vms(context: &Context) -> Result<Outcome> {
-    hold(context, "vm_life,vm_lending,vm_fault,vm_slots", 2)
+    hold(
+        context,
+        "vm_life,vm_lending,vm_fault,vm_slots,vm_scattered",
+        2,
+    )
 }
 
 /// The image, built once.

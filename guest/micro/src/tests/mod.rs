@@ -1,6 +1,7 @@
 //! The tests. Each file is about one part of the machine.
 
 mod addresses;
+mod batch;
 mod devices;
 mod fatal;
 mod hypercalls;
@@ -48,6 +49,7 @@ pub const TESTS: &[Entry] = &[
     ("vm_lending", true, vm::lending),
     ("vm_fault", true, vm::fault),
     ("vm_slots", true, vm::slots),
+    ("vm_scattered", true, batch::scattered),
     ("vm_cycles", false, vm::cycles),
     ("wait", false, vm::wait),
     ("tables_in_mmio", false, fatal::tables_in_mmio),

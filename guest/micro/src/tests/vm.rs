@@ -46,8 +46,11 @@ const CALLER: &[u8] = &[0x0f, 0x01, 0xd9];
 /// Halts with interrupts off, for ever.
 const SLEEPER: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
 
+/// Counts for ever.
+pub(super) const COUNTING: &[u8] = &[0xff, 0x05, 0x00, 0x20, 0x00, 0x00, 0xeb, 0xf8];
+
 /// A Device Model's view of its VM.
-struct UserVm {
+pub(super) struct UserVm {
     id: u64,
 }
 
@@ -55,7 +58,7 @@ fn address<T>(value: &T) -> u64 {
     (&raw const *value) as u64
 }
 
-fn failed(result: i64) -> bool {
+pub(super) fn failed(result: i64) -> bool {
     (-4095..0).contains(&result)
 }
 
@@ -65,7 +68,7 @@ fn error(code: Errno) -> i64 {
 
 impl UserVm {
     /// Creates a VM on the CPUs of the mask.
-    fn create(name: &[u8], cpus: u64) -> Result<Self, i64> {
+    pub(super) fn create(name: &[u8], cpus: u64) -> Result<Self, i64> {
         let mut creation = VmCreation {
             cpu_affinity: cpus,
             ..VmCreation::default()
@@ -81,11 +84,11 @@ impl UserVm {
         }
     }
 
-    fn set_request_page(&self, page: u64) -> i64 {
+    pub(super) fn set_request_page(&self, page: u64) -> i64 {
         hypercall(Id::SET_IOREQ_BUFFER, self.id, address(&page))
     }
 
-    fn map(&self, gpa: u64, from: u64, size: u64) -> i64 {
+    pub(super) fn map(&self, gpa: u64, from: u64, size: u64) -> i64 {
         self.regions(&[MemoryRegion {
             operation: MemoryRegion::ADD,
             attributes: memory::RWX | memory::WB,
@@ -95,7 +98,7 @@ impl UserVm {
         }])
     }
 
-    fn unmap(&self, gpa: u64, size: u64) -> i64 {
+    pub(super) fn unmap(&self, gpa: u64, size: u64) -> i64 {
         self.regions(&[MemoryRegion {
             operation: MemoryRegion::DELETE,
             user_vm_pa: gpa,
@@ -104,7 +107,7 @@ impl UserVm {
         }])
     }
 
-    fn regions(&self, list: &[MemoryRegion]) -> i64 {
+    pub(super) fn regions(&self, list: &[MemoryRegion]) -> i64 {
         let batch = SetMemoryRegions {
             vmid: self.id as u16,
             region_count: list.len() as u32,
@@ -115,7 +118,7 @@ impl UserVm {
     }
 
     /// 32-bit mode without paging, at `rip`.
-    fn set_registers(&self, rip: u64) -> i64 {
+    pub(super) fn set_registers(&self, rip: u64) -> i64 {
         let mut block = VcpuRegs::default();
         let regs = &mut block.regs;
         regs.rip = rip;
@@ -129,24 +132,24 @@ impl UserVm {
         hypercall(Id::SET_VCPU_REGS, self.id, address(&block))
     }
 
-    fn start(&self) -> i64 {
+    pub(super) fn start(&self) -> i64 {
         hypercall(Id::START_VM, self.id, 0)
     }
 
-    fn pause(&self) -> i64 {
+    pub(super) fn pause(&self) -> i64 {
         hypercall(Id::PAUSE_VM, self.id, 0)
     }
 
-    fn reset(&self) -> i64 {
+    pub(super) fn reset(&self) -> i64 {
         hypercall(Id::RESET_VM, self.id, 0)
     }
 
-    fn destroy(&self) -> i64 {
+    pub(super) fn destroy(&self) -> i64 {
         hypercall(Id::DESTROY_VM, self.id, 0)
     }
 
     /// A VM with memory and request page that has not started.
-    fn prepared(name: &[u8], cpus: u64, code: &[u8]) -> Result<Self, i64> {
+    pub(super) fn prepared(name: &[u8], cpus: u64, code: &[u8]) -> Result<Self, i64> {
         let vm = Self::create(name, cpus)?;
         load(code);
         let results = [
@@ -164,7 +167,7 @@ impl UserVm {
     }
 
     /// Answers the request of vCPU 0.
-    fn answer(&self, value: u64) {
+    pub(super) fn answer(&self, value: u64) {
         let slot = (&raw const REQUESTS) as u64;
         // SAFETY: the slot is in this image's own page; the vCPU waits for the answer.
         unsafe {
@@ -186,7 +189,7 @@ fn load(code: &[u8]) {
     }
 }
 
-fn counter() -> u32 {
+pub(super) fn counter() -> u32 {
     MEMORY.0[COUNTER / 4].load(Ordering::SeqCst)
 }
 

@@ -1,6 +1,6 @@
 //! Making, starting, stopping and ending User VMs.
 
-use super::{Refusal, existing, read, slot, write};
+use super::{Outcome, Refusal, existing, read, slot, write};
 use crate::vcpu::{Vcpu, Wait};
 use crate::vm::{self, Vm};
 use crate::{lifecycle, percpu, user_vm};
@@ -49,8 +49,8 @@ pub fn reset(id: VmId) -> Result<u64, Refusal> {
 }
 
 /// DESTROY_VM. Linux sends nothing else when a Device Model ends, so a running VM is paused
-/// first, if the caller may do that.
-pub fn destroy(id: VmId) -> Result<u64, Refusal> {
+/// first, if the caller may do that. Its memory goes back in steps; the VM is paused meanwhile.
+pub fn destroy(id: VmId) -> Result<Outcome, Refusal> {
     let vm = slot(id)?;
     let mut state = vm.state.lock();
     let ask = |state: VmState, request| state.on(request, Caller::ServiceVm, vm.standing());
@@ -60,9 +60,14 @@ pub fn destroy(id: VmId) -> Result<u64, Refusal> {
     };
     let next = ask(stopped, VmRequest::Destroy)?;
     vm.stop_running();
-    user_vm::dismantle(vm);
-    *state = next;
-    Ok(0)
+    *state = stopped;
+    // Memory that cannot be given back in steps goes back at once.
+    if user_vm::empty(vm).unwrap_or(true) {
+        user_vm::dismantle(vm);
+        *state = next;
+        return Ok(Outcome::Done(0));
+    }
+    Ok(Outcome::Again)
 }
 
 /// SET_VCPU_REGS. Only vCPU 0 starts by itself, the others get a start-up IPI.

@@ -10,12 +10,15 @@
 //! are taken in this order: state, nested tables of the Service VM, nested tables of the User VM,
 //! page ownership, frames.
 
+mod batch;
 mod device;
 mod interrupt;
 mod life;
 mod memory;
 mod refusal;
 
+pub use batch::Batch;
+pub use memory::remove;
 pub use refusal::Refusal;
 
 use super::Next;
@@ -44,7 +47,8 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local) -> Next {
         .map_err(Refusal::from)
         .and_then(|call| act(vcpu, call));
     local.registers.gpr[gpr::RAX] = match done {
-        Ok(value) => value,
+        Ok(Outcome::Done(value)) => value,
+        Ok(Outcome::Again) => return Next::Continue,
         Err(refusal) => {
             report(id, &refusal);
             refusal.errno().to_register()
@@ -54,13 +58,28 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local) -> Next {
     Next::Continue
 }
 
-fn act(vcpu: &'static Vcpu, call: Call) -> Result<u64, Refusal> {
+/// What came of a call that was not refused.
+pub enum Outcome {
+    /// The result.
+    Done(u64),
+    /// There is more to do: the caller makes the same call again after its interrupts.
+    Again,
+}
+
+fn act(vcpu: &'static Vcpu, call: Call) -> Result<Outcome, Refusal> {
+    match call {
+        Call::SetMemoryRegions { block } => batch::set_regions(block),
+        Call::DestroyVm(vm) => life::destroy(vm),
+        call => act_at_once(vcpu, call).map(Outcome::Done),
+    }
+}
+
+fn act_at_once(vcpu: &'static Vcpu, call: Call) -> Result<u64, Refusal> {
     match call {
         Call::ApiVersion { block } => write(block, &API_VERSION),
         Call::OfflineCpu { apic_id } => life::offline_cpu(vcpu, apic_id),
         Call::CallbackVector(vector) => interrupt::callback_vector(vector),
         Call::CreateVm { block } => life::create(block),
-        Call::DestroyVm(vm) => life::destroy(vm),
         Call::StartVm(vm) => life::start(vm),
         Call::PauseVm(vm) => life::pause(vm),
         Call::ResetVm(vm) => life::reset(vm),
@@ -71,12 +90,13 @@ fn act(vcpu: &'static Vcpu, call: Call) -> Result<u64, Refusal> {
         Call::SetIrqLine { vm, line } => interrupt::set_line(vm, line),
         Call::SetIoreqBuffer { vm, block } => memory::set_request_page(vm, block),
         Call::RequestFinished { vm, vcpu } => interrupt::request_finished(vm, vcpu),
-        Call::SetMemoryRegions { block } => memory::set_regions(block),
         Call::Vdev { vm, block, change } => device::change_vdev(vm, block, change),
         Call::PassThrough { vm, block, what } => device::pass_through(vm, block, what),
         Call::HwInfo { block } => device::hardware(block),
         Call::CpuState { query, block } => device::cpu_state(query, block),
-        Call::NotProvided(_) => Err(Refusal::new(Errno::ENOSYS, "not provided")),
+        Call::SetMemoryRegions { .. } | Call::DestroyVm(_) | Call::NotProvided(_) => {
+            Err(Refusal::new(Errno::ENOSYS, "not provided"))
+        }
     }
 }
 
