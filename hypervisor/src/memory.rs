@@ -75,14 +75,20 @@ pub fn top() -> u64 {
 /// Takes `size` zeroed bytes from the pool, for ever. Boot only; later the rest belongs to
 /// [`Frames`].
 pub fn allocate_boot(size: u64, align: u64) -> Option<Hpa> {
+    let start = allocate_unset(size, align)?;
+    // SAFETY: the range is inside the pool and the caller's alone.
+    unsafe { core::ptr::write_bytes(start.get() as *mut u8, 0, size as usize) };
+    Some(start)
+}
+
+/// The same without zeroing; for what is written as a whole.
+pub fn allocate_unset(size: u64, align: u64) -> Option<Hpa> {
     let start = POOL_NEXT.load(Ordering::Relaxed).next_multiple_of(align);
     let end = start.checked_add(size)?;
     if end > POOL_END.load(Ordering::Relaxed) {
         return None;
     }
     POOL_NEXT.store(end, Ordering::Relaxed);
-    // SAFETY: the range is inside the pool, which nobody else has, and was not given out before.
-    unsafe { core::ptr::write_bytes(start as *mut u8, 0, size as usize) };
     Some(Hpa(start))
 }
 
@@ -314,11 +320,12 @@ pub fn write_guest(hpa: Hpa, bytes: &[u8]) -> bool {
     true
 }
 
-/// `rep movsb` rather than a function of the language: the bytes may change under it.
+/// String instructions rather than a function of the language: the bytes may change under it.
 unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
     // SAFETY: the callers checked both ranges.
     unsafe {
-        asm!("rep movsb", inout("rcx") length => _, inout("rsi") from => _, inout("rdi") to => _,
+        asm!("rep movsq", "mov ecx, {rest:e}", "rep movsb", rest = in(reg) length & 7,
+            inout("rcx") length / 8 => _, inout("rsi") from => _, inout("rdi") to => _,
             options(nostack, preserves_flags));
     }
 }
@@ -360,6 +367,65 @@ pub fn load_guest_u32(hpa: Hpa) -> Option<u32> {
     let _window = GuestWindow::open();
     // SAFETY: aligned, mapped, not the hypervisor's.
     Some(unsafe { (hpa.get() as *const u32).read_volatile() })
+}
+
+/// A host address that [`is_guest_range`] allows, with the bytes behind it. Neither the mapping
+/// nor the hypervisor's ranges change once guests run, so it stays allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedAddress(u64);
+
+impl CheckedAddress {
+    /// Nowhere; for tables whose places are empty. Nothing is read there.
+    pub const NONE: Self = Self(0);
+
+    /// Of an aligned word of 8 bytes.
+    pub fn word(hpa: Hpa) -> Option<Self> {
+        (hpa.get() & 7 == 0 && is_guest_range(hpa, 8)).then_some(Self(hpa.get()))
+    }
+
+    /// Of a page.
+    pub fn page(hpa: Hpa) -> Option<Self> {
+        let size = PAGE_SIZE as usize;
+        (hpa.get() % PAGE_SIZE == 0 && is_guest_range(hpa, size)).then_some(Self(hpa.get()))
+    }
+}
+
+/// Reads a word in one access.
+pub fn load_checked(word: CheckedAddress) -> u64 {
+    let _window = GuestWindow::open();
+    // SAFETY: aligned, mapped, not the hypervisor's.
+    unsafe { (word.0 as *const u64).read_volatile() }
+}
+
+/// Last offset in a page at which [`fetch_if_unchanged`] reads.
+pub const LAST_FETCH: u64 = PAGE_SIZE - 15;
+
+/// Reads 15 bytes at an offset of a page, which is at most [`LAST_FETCH`], provided that each of
+/// the words still has its value. `false` if not.
+#[inline]
+pub fn fetch_if_unchanged(
+    words: &[(CheckedAddress, u64)],
+    page: CheckedAddress,
+    offset: u64,
+    buffer: &mut [u8; 15],
+) -> bool {
+    if offset > LAST_FETCH {
+        return false;
+    }
+    let _window = GuestWindow::open();
+    for (word, value) in words {
+        // SAFETY: aligned, mapped, not the hypervisor's.
+        if unsafe { (word.0 as *const u64).read_volatile() } != *value {
+            return false;
+        }
+    }
+    let at = (page.0 + offset) as *const u64;
+    // SAFETY: 15 bytes in the page, as two words that share a byte; the guest may change them
+    // meanwhile, which changes only what is read.
+    let (low, high) = unsafe { (at.read_unaligned(), at.byte_add(7).read_unaligned()) };
+    buffer[..8].copy_from_slice(&low.to_le_bytes());
+    buffer[7..].copy_from_slice(&high.to_le_bytes());
+    true
 }
 
 /// Writes one aligned 32-bit word of guest memory after all earlier writes.

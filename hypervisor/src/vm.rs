@@ -82,23 +82,33 @@ pub fn make_table() -> Option<()> {
         let vcpus = place::<Vcpu>(MAX_VCPUS)?;
         for index in 0..MAX_VCPUS as u16 {
             // SAFETY: inside the memory that was just taken for this many vCPUs.
-            unsafe { vcpus.add(index.into()).write(Vcpu::new(id, index)) };
+            unsafe { fill(vcpus.add(index.into()), || Vcpu::new(id, index)) };
         }
         // SAFETY: all MAX_VCPUS elements have been written and live for ever; likewise the slot
         // is inside the table.
         unsafe {
             let vcpus = core::slice::from_raw_parts(vcpus, MAX_VCPUS);
-            table.add(id.into()).write(Vm::new(id, vcpus));
+            fill(table.add(id.into()), || Vm::new(id, vcpus));
         }
     }
     VMS.store(table, Ordering::Release);
     Some(())
 }
 
-/// Room for `count` values in the pool.
+/// Room for `count` values in the pool, which have yet to be written.
 fn place<T>(count: usize) -> Option<*mut T> {
     let size = (size_of::<T>() * count) as u64;
-    memory::allocate_boot(size, PAGE_SIZE).map(|start| start.get() as *mut T)
+    memory::allocate_unset(size, PAGE_SIZE).map(|start| start.get() as *mut T)
+}
+
+/// Makes a value in its place. Values of several pages must not become part of the caller's frame.
+///
+/// # Safety
+/// `place` is aligned room for a value.
+#[inline(never)]
+unsafe fn fill<T>(place: *mut T, make: impl FnOnce() -> T) {
+    // SAFETY: the caller's duty.
+    unsafe { place.write(make()) };
 }
 
 /// All slots; none before [`make_table`].

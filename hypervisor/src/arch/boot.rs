@@ -7,7 +7,8 @@
 
 use core::arch::global_asm;
 
-/// Size of the stack of one physical CPU, in bytes.
+/// Size of the stack of one physical CPU, in bytes. The bootstrap processor's, which the image
+/// holds, is twice as large: start-up puts tables together on it.
 pub const STACK_SIZE: usize = 32 * 1024;
 
 global_asm!(
@@ -206,7 +207,9 @@ boot_gdtr:
 boot_pml4: .skip 4096
 boot_pdpt: .skip 4096
 boot_pd: .skip 16384
-boot_stack: .skip 32768
+.global boot_stack_guard
+boot_stack_guard: .skip 4096         // not mapped in the hypervisor's own tables
+boot_stack: .skip {stack}
 boot_stack_top:
 
 // Application processors: copied below 1 MiB, started by SIPI at its first byte.
@@ -301,6 +304,7 @@ trampoline_end:
 .section .text
 "#,
     main = sym crate::rust_main,
+    stack = const 2 * STACK_SIZE,
 );
 
 unsafe extern "C" {
@@ -311,6 +315,12 @@ unsafe extern "C" {
     static __text_end: u8;
     static __rodata_end: u8;
     static __image_end: u8;
+    static boot_stack_guard: u8;
+}
+
+/// The page below the bootstrap processor's stack, which is nobody's.
+pub fn stack_guard() -> u64 {
+    (&raw const boot_stack_guard) as u64
 }
 
 /// What the trampoline hands to an application processor, in the order of its data.

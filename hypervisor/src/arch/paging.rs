@@ -53,6 +53,7 @@ pub fn build(ecam: Option<(Hpa, u64)>) -> Result<(), OutOfTables> {
             a if a < image.start => PRESENT | WRITE | NX | USER,
             a if a < image.text_end => PRESENT,
             a if a < image.rodata_end => PRESENT | NX,
+            a if a == boot::stack_guard() => 0,
             _ => PRESENT | WRITE | NX,
         };
         map_small(root, address, flags)?;
