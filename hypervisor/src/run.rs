@@ -282,6 +282,7 @@ fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
     }
     if bits & request::FLUSH != 0 || vcpu.shared.on_cpu_flush.swap(false, Ordering::SeqCst) {
         local.virt.request_flush();
+        local.walks.clear();
     }
     if bits & request::IO_DONE != 0 && vcpu.wait() == Wait::Io {
         exit::ioreq::complete(vcpu, local);

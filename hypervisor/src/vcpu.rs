@@ -102,6 +102,8 @@ pub struct Local {
     pub pending_io: PendingIo,
     /// MSRs that are kept for the guest.
     pub msrs: crate::exit::msr::Kept,
+    /// Where its last instructions were fetched from.
+    pub walks: crate::exit::fetch::Walks,
 }
 
 /// Room for XSAVE's standard format: x87, SSE, AVX, AVX-512, PKRU.
@@ -150,6 +152,7 @@ impl Vcpu {
                 tsc_aux: 0,
                 pending_io: PendingIo::None,
                 msrs: crate::exit::msr::Kept::new(),
+                walks: crate::exit::fetch::Walks::new(),
             }),
         }
     }

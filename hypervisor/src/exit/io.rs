@@ -194,7 +194,7 @@ pub fn host_port(port: u16, size: u8, write: Option<u32>) -> u32 {
 
 /// INS and OUTS, one element each time; a repeated one comes back for the next.
 fn string(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
-    let mut bytes = [0; 15];
+    let mut bytes = [0; fetch::LENGTH];
     let count = fetch::instruction(vcpu, local, &mut bytes);
     let Ok(instruction) = StringIo::decode(&bytes[..count], fetch::mode(local)) else {
         return general_protection(local);

@@ -34,7 +34,7 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, fault: NestedFault) -> Nex
             crate::virt::Exit::NestedFault(fault),
         );
     }
-    let mut bytes = [0; 15];
+    let mut bytes = [0; fetch::LENGTH];
     let count = fetch::instruction(vcpu, local, &mut bytes);
     let bytes_here = &bytes[..count];
     if let Some(mov) = PlainMov::decode(bytes_here, fetch::mode(local)) {

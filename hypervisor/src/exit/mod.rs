@@ -109,11 +109,15 @@ fn xsetbv(local: &mut Local) -> Next {
     skip(local, 3, Next::Continue)
 }
 
+/// VMCALL without prefixes.
+const VMCALL: [u8; 3] = [0x0f, 0x01, 0xc1];
+
 /// On AMD, VMCALL of an unmodified guest arrives as #UD.
 fn undefined_opcode(vcpu: &'static Vcpu, local: &mut Local) -> Next {
-    let mut bytes = [0; 15];
+    let mut bytes = [0; fetch::LENGTH];
     let count = fetch::instruction(vcpu, local, &mut bytes);
-    if acrn_emulate::is_vmcall(&bytes[..count], fetch::mode(local)) {
+    let plain = count >= VMCALL.len() && bytes.starts_with(&VMCALL);
+    if plain || acrn_emulate::is_vmcall(&bytes[..count], fetch::mode(local)) {
         return hypercall::handle(vcpu, local);
     }
     inject(local, exception::UD, None)
