@@ -141,6 +141,7 @@ pub fn dismantle(vm: &'static Vm) {
     vm.reset_devices();
     vm.ioapics.lock().clear();
     vm.uart.lock().port = 0;
+    *vm.counters.lock() = None;
     console::forget(vm.id);
     if log::limited() {
         info!(

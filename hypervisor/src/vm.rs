@@ -9,6 +9,7 @@ use crate::vcpu::{Vcpu, request};
 use crate::virt::NestedTable;
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId};
 use acrn_lifecycle::{Severity, Standing, VmState};
+use acrn_vdev::counters::Counters;
 use acrn_vdev::interrupt::{Delivery, DeliveryMode};
 use acrn_vdev::ioapic::VIoApic;
 use acrn_vdev::lapic::{LapicIdentity, route};
@@ -66,6 +67,8 @@ pub struct Vm {
     pic_output: AtomicBool,
     /// UART of the hypervisor's console.
     pub uart: Mutex<ConsoleUart>,
+    /// Counters of devices that are otherwise the Device Model's.
+    pub counters: Mutex<Option<Counters>>,
     /// Host physical address of the I/O request page; 0 for none.
     pub ioreq_page: AtomicU64,
     /// What was written to 0xCF8.
@@ -178,6 +181,7 @@ impl Vm {
                 gsi: Gsi(0),
                 device: VUart::new(),
             }),
+            counters: Mutex::new(None),
             ioreq_page: AtomicU64::new(0),
             config_address: Mutex::new(0),
         }
@@ -502,6 +506,9 @@ impl Vm {
             ioapic.reset();
         }
         self.uart.lock().device = VUart::new();
+        if let Some(counters) = self.counters.lock().as_mut() {
+            counters.reset();
+        }
         *self.config_address.lock() = 0;
     }
 }

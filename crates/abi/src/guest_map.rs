@@ -32,6 +32,8 @@ pub const IOAPIC_PINS: u32 = 48;
 pub const HPET_BASE: Gpa = Gpa(0xFED0_0000);
 /// Bytes of the HPET's registers.
 pub const HPET_SIZE: u64 = 0x400;
+/// Nanoseconds from one tick of the HPET to the next.
+pub const HPET_TICK_NS: u64 = 100;
 /// Register page of the local APIC in xAPIC mode, and the range of MSI addresses.
 pub const LAPIC_BASE: Gpa = Gpa(0xFEE0_0000);
 /// Bytes of the local APIC's register page.
@@ -76,6 +78,8 @@ pub const PORT_PM1A_EVENT: u16 = 0x400;
 pub const PORT_SLEEP_CONTROL: u16 = 0x400;
 /// PM1a control register of a post-launched VM.
 pub const PORT_PM1A_CONTROL: u16 = 0x404;
+/// PM timer of a post-launched VM, 32 bits wide.
+pub const PORT_PM_TIMER: u16 = 0x408;
 
 /// Vendor and device id of the emulated host bridge at 00:00.0.
 pub const HOST_BRIDGE_ID: (u16, u16) = (0x8086, 0x5AF0);

@@ -10,6 +10,7 @@
 //!
 //! | module | device |
 //! |---|---|
+//! | [`counters`] | PM timer and HPET counter, for guests that measure their TSC |
 //! | [`interrupt`] | destinations and delivery modes that all interrupt sources share |
 //! | [`lapic`] | local APIC in xAPIC and x2APIC mode, with its timer |
 //! | [`ioapic`] | I/O APIC |
@@ -20,6 +21,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod counters;
 pub mod interrupt;
 pub mod ioapic;
 pub mod lapic;

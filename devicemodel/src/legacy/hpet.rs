@@ -1,11 +1,14 @@
 //! High-precision event timer (IA-PC HPET 1.0a) with three comparators, at 0xFED00000.
 //!
 //! It ticks every 100 ns. The counter is computed from the clock; each comparator has an alarm.
+//! The hypervisor answers reads of the running counter where it can ([`crate::run::machine`]),
+//! and sees writes on their way here.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use acrn_abi::guest_map;
 use acrn_abi::types::Gsi;
 
 use super::alarm::Alarm;
@@ -14,13 +17,13 @@ use crate::hsm::sinks::Lines;
 use crate::pci::InterruptLine;
 
 /// Address of the registers.
-pub const BASE: u64 = 0xfed0_0000;
+pub const BASE: u64 = guest_map::HPET_BASE.0;
 /// Their size.
-pub const SIZE: u64 = 0x400;
+pub const SIZE: u64 = guest_map::HPET_SIZE;
 /// Id for the ACPI table: vendor 8086, legacy replacement, 64-bit counter, three comparators.
 pub const ID: u32 = 0x8086_a201;
 
-const TICK_NS: u64 = 100;
+const TICK_NS: u64 = guest_map::HPET_TICK_NS;
 const PERIOD_FS: u64 = TICK_NS * 1_000_000;
 const TIMERS: usize = 3;
 /// Shortest time between periodic interrupts: 100 microseconds.

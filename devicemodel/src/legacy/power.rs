@@ -7,6 +7,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use acrn_abi::guest_map;
+
 use super::PortDevice;
 use crate::pci::InterruptLine;
 use crate::run::Event;
@@ -15,8 +17,8 @@ use crate::run::Event;
 pub const PM1_EVENT: u16 = 0x400;
 /// PM1a control block.
 pub const PM1_CONTROL: u16 = 0x404;
-/// PM timer.
-pub const PM_TIMER: u16 = 0x408;
+/// PM timer. Where the hypervisor can, it answers reads of all 32 bits.
+pub const PM_TIMER: u16 = guest_map::PORT_PM_TIMER;
 /// SMI command port.
 pub const SMI_COMMAND: u16 = 0xb2;
 /// Written there: the guest takes power management over.

@@ -35,8 +35,6 @@ use crate::virtio;
 const HOST_BRIDGE: Bdf = Bdf::new(0, 0, 0);
 const LPC_BRIDGE: Bdf = Bdf::new(0, 1, 0);
 const RTC_GSI: Gsi = Gsi(8);
-/// Number of the hypervisor's UART among devices without PCI.
-const VDEV_UART: u32 = 1;
 
 /// The devices that are known.
 const KNOWN: &str = "hostbridge, lpc, virtio-blk, virtio-net, virtio-console, virtio-rnd";
@@ -130,6 +128,7 @@ impl Machine {
         for com in &spec.coms {
             backends.extend(add_com(&mut ports, com, &lines, &*parts.hsm)?);
         }
+        delegate_counters(&*parts.hsm);
         let bus = build_bus(spec, parts, &lines)?;
         Ok(Self {
             ports,
@@ -362,6 +361,29 @@ fn shared<T: PortDevice + 'static>(device: T) -> Arc<Mutex<T>> {
     Arc::new(Mutex::new(device))
 }
 
+fn emulated(legacy_id: u32) -> Vdev {
+    Vdev {
+        vendor: 0,
+        device: 0,
+        legacy_id,
+        slot: 0,
+        io_addr: [0; 6],
+        io_size: [0; 6],
+        args: [0; 128],
+    }
+}
+
+/// Has the hypervisor answer reads of the PM timer and of the HPET's counter, which guests make
+/// often and measure. What it cannot do is done here, more slowly.
+fn delegate_counters(hsm: &dyn Hsm) {
+    let mut vdev = emulated(Vdev::LEGACY_COUNTERS);
+    vdev.io_addr[..2].copy_from_slice(&[PM_TIMER.into(), hpet::BASE as u32]);
+    vdev.io_size[..2].copy_from_slice(&[4, hpet::SIZE as u32]);
+    if let Err(error) = hsm.create_vdev(&vdev) {
+        log::debug!("the hypervisor does not read the timers: {error}");
+    }
+}
+
 fn add_com(
     ports: &mut PortBus,
     com: &ComSpec,
@@ -372,15 +394,7 @@ fn add_com(
         return Ok(None);
     };
     if com.backend == UartBackend::Hypervisor {
-        let mut vdev = Vdev {
-            vendor: 0,
-            device: 0,
-            legacy_id: VDEV_UART,
-            slot: 0,
-            io_addr: [0; 6],
-            io_size: [0; 6],
-            args: [0; 128],
-        };
+        let mut vdev = emulated(Vdev::LEGACY_UART);
         vdev.io_addr[0] = first.into();
         vdev.io_size[0] = 8;
         vdev.args[0] = gsi as u8;

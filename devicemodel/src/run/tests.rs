@@ -1,5 +1,6 @@
 //! A VM on a fake driver, from creation to its end.
 
+use acrn_abi::hypercall::Vdev;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
@@ -100,6 +101,7 @@ fn a_vm_is_created_loaded_and_started_in_this_order() {
             gpa: 0,
             len: 32 << 20,
         },
+        Call::Vdev(Vdev::LEGACY_COUNTERS, 0x408),
         Call::Client,
         Call::Registers {
             rip: 0x100_0200,

@@ -6,7 +6,7 @@ use crate::vcpu::{Local, Vcpu};
 use crate::virt::{IoExit, gpr};
 use crate::vm::Vm;
 use crate::{lifecycle, pci};
-use acrn_abi::PAGE_SIZE;
+use acrn_abi::{PAGE_SIZE, guest_map};
 use acrn_emulate::StringIo;
 use acrn_emulate::paging::{Access, WalkError};
 
@@ -89,6 +89,7 @@ fn access(
         _ if vm.is_service() => service_port(vcpu, local, port, size, write),
         0xcf8 => Answer::Done(config_address(vm, size, write)),
         0xcfc..=0xcff if !ioreq::config_enabled(vm) => Answer::Done(all_ones(size)),
+        guest_map::PORT_PM_TIMER if size == 4 && write.is_none() => pm_timer(vm),
         _ => Answer::Forward,
     }
 }
@@ -129,6 +130,14 @@ fn uart(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> u32 {
         vm.refresh_uart_line();
     }
     value
+}
+
+/// The PM timer of a User VM, where its Device Model leaves it to the hypervisor.
+fn pm_timer(vm: &Vm) -> Answer {
+    match &*vm.counters.lock() {
+        Some(counters) => Answer::Done(counters.pm_timer(cpu::rdtsc())),
+        None => Answer::Forward,
+    }
 }
 
 /// The PCI address port of a User VM, which is 32 bits wide. It is kept here, so that only

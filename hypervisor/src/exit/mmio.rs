@@ -7,7 +7,7 @@ use super::{Next, fetch, general_protection, io};
 use crate::vcpu::{Local, Vcpu, guest_tsc};
 use crate::virt::NestedFault;
 use crate::{device_memory, irq, lifecycle, pci};
-use acrn_abi::{Gpa, Gva};
+use acrn_abi::{Gpa, Gva, guest_map};
 use acrn_emulate::paging::Access;
 use acrn_emulate::{Emulation, Instruction, PlainMov, Step};
 use acrn_vdev::ioapic::IoApicAction;
@@ -160,12 +160,31 @@ pub fn access(
         return Answer::Done(value);
     }
     if !vcpu.vm().is_service() {
-        return Answer::Forward;
+        return user_device(vcpu, gpa, size, write);
     }
     if let Some(value) = pci::memory_access(vcpu, gpa, size, write) {
         return Answer::Done(value);
     }
     refused(vcpu, local, gpa, write)
+}
+
+/// Registers of the Device Model; of the HPET, the hypervisor may answer reads of the counter.
+fn user_device(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> Answer {
+    let offset = gpa.0.wrapping_sub(guest_map::HPET_BASE.0);
+    if offset < guest_map::HPET_SIZE {
+        if let Some(counters) = vcpu.vm().counters.lock().as_mut() {
+            let now = crate::arch::cpu::rdtsc();
+            match write {
+                Some(value) => counters.hpet_write(offset, size, value, now),
+                None => {
+                    if let Some(value) = counters.hpet_read(offset, size, now) {
+                        return Answer::Done(value);
+                    }
+                }
+            }
+        }
+    }
+    Answer::Forward
 }
 
 #[cold]

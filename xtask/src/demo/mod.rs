@@ -134,7 +134,9 @@ pub fn run(layout: &Layout, options: &Options) -> Result<ExitCode> {
 
 /// Boot arguments of the Service VM. `no_timer_check`, as in ACRN's scenarios: the kernel's check
 /// counts PIT interrupts in a few milliseconds, which an emulator on a busy host does not deliver.
-const SERVICE_VM_ARGS: &str = "console=ttyS0 no_timer_check";
+/// `tsc=reliable`: the emulated processor does not say that its TSC is invariant, and the kernel
+/// would read the HPET instead.
+const SERVICE_VM_ARGS: &str = "console=ttyS0 no_timer_check tsc=reliable";
 
 /// The machine that the options describe.
 ///

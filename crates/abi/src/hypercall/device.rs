@@ -105,6 +105,14 @@ pub struct Vdev {
     /// Meaning depends on the device.
     pub args: [u8; 128],
 }
+impl Vdev {
+    /// `legacy_id` of the serial port behind the hypervisor's `vm_console`: `io_addr[0]` is the
+    /// first of eight ports, `io_size[0]` 8, `args[0]` the interrupt line.
+    pub const LEGACY_UART: u32 = 1;
+    /// `legacy_id` of the counters that the hypervisor reads for the Device Model: `io_addr[0]`
+    /// is the port of the PM timer, `io_addr[1]` the address of the HPET, with their sizes.
+    pub const LEGACY_COUNTERS: u32 = 2;
+}
 layout!(Vdev: 192 { device @ 2, legacy_id @ 4, slot @ 8, io_addr @ 16, io_size @ 40, args @ 64 });
 
 /// `args` of a virtual root port.

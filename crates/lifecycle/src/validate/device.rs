@@ -1,16 +1,13 @@
-//! Devices that the hypervisor emulates for a User VM. There is one: the serial port behind the
-//! shell's `vm_console`.
+//! Devices that the hypervisor emulates for a User VM, asked for with the call for emulated
+//! devices: vendor 0, device 0, and a `legacy_id`.
 //!
-//! ACRN takes it from the scenario, upstream Linux has no call for it. Ours is asked for with the
-//! call for emulated devices: vendor 0, device 0, `legacy_id` [`UART_LEGACY_ID`], `io_addr[0]` the
-//! first of eight ports, `io_size[0]` 8, `args[0]` the interrupt line.
+//! The serial port behind the shell's `vm_console` ([`Vdev::LEGACY_UART`]): ACRN takes it from the
+//! scenario, upstream Linux has no call for it. The counters of PM timer and HPET
+//! ([`Vdev::LEGACY_COUNTERS`]), whose devices are otherwise the Device Model's.
 
 use acrn_abi::hypercall::{Errno, Vdev};
 use acrn_abi::{Gsi, guest_map};
 use core::fmt;
-
-/// `legacy_id` of the serial port.
-pub const UART_LEGACY_ID: u32 = 1;
 
 /// Ports of a 16550.
 const PORTS: u32 = 8;
@@ -22,6 +19,15 @@ const TAKEN: [u16; 3] = [
     guest_map::PORT_PCI_ADDRESS,
     guest_map::PORT_PM1A_EVENT,
 ];
+
+/// What is to be emulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emulated {
+    /// The serial port.
+    Uart(UartPlace),
+    /// The counters, which have one place.
+    Counters,
+}
 
 /// Where a serial port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +59,13 @@ pub enum BadVdev {
     },
     /// The serial port cannot have this line.
     Line(u8),
+    /// The counters cannot be there.
+    Counters {
+        /// Port of the PM timer.
+        port: u32,
+        /// Address of the HPET.
+        hpet: u32,
+    },
 }
 
 impl BadVdev {
@@ -79,13 +92,16 @@ impl fmt::Display for BadVdev {
                 write!(f, "a serial port cannot have {count} ports at {first:#x}")
             }
             Self::Line(gsi) => write!(f, "a serial port cannot have line {gsi}"),
+            Self::Counters { port, hpet } => {
+                write!(f, "PM timer and HPET cannot be at {port:#x} and {hpet:#x}")
+            }
         }
     }
 }
 
 impl core::error::Error for BadVdev {}
 
-impl UartPlace {
+impl Emulated {
     /// Judges a description.
     ///
     /// # Errors
@@ -97,13 +113,32 @@ impl UartPlace {
             legacy_id,
             ..
         } = *vdev;
-        if (vendor, device, legacy_id) != (0, 0, UART_LEGACY_ID) {
-            return Err(BadVdev::Unknown {
+        match (vendor, device, legacy_id) {
+            (0, 0, Vdev::LEGACY_UART) => UartPlace::new(vdev).map(Self::Uart),
+            (0, 0, Vdev::LEGACY_COUNTERS) => {
+                let [port, hpet, ..] = vdev.io_addr;
+                let wanted = (
+                    [guest_map::PORT_PM_TIMER.into(), guest_map::HPET_BASE.0],
+                    [4, guest_map::HPET_SIZE],
+                );
+                let sizes = [vdev.io_size[0], vdev.io_size[1]];
+                if ([port, hpet].map(u64::from), sizes.map(u64::from)) == wanted {
+                    Ok(Self::Counters)
+                } else {
+                    Err(BadVdev::Counters { port, hpet })
+                }
+            }
+            _ => Err(BadVdev::Unknown {
                 vendor,
                 device,
                 legacy_id,
-            });
+            }),
         }
+    }
+}
+
+impl UartPlace {
+    fn new(vdev: &Vdev) -> Result<Self, BadVdev> {
         let (first, count) = (vdev.io_addr[0], vdev.io_size[0]);
         let bad = BadVdev::Ports { first, count };
         let port = u16::try_from(first).map_err(|_| bad)?;
@@ -130,7 +165,7 @@ mod tests {
         let mut vdev = Vdev {
             vendor: 0,
             device: 0,
-            legacy_id: UART_LEGACY_ID,
+            legacy_id: Vdev::LEGACY_UART,
             slot: 0,
             io_addr: [0; 6],
             io_size: [0; 6],
@@ -172,12 +207,33 @@ mod tests {
     }
 
     #[test]
+    fn the_counters_have_one_place() {
+        let mut vdev = uart(0x408, 4, 0);
+        vdev.legacy_id = Vdev::LEGACY_COUNTERS;
+        vdev.io_addr[1] = 0xfed0_0000;
+        vdev.io_size[1] = 0x400;
+        assert_eq!(Emulated::new(&vdev), Ok(Emulated::Counters));
+        for index in 0..2 {
+            let (mut moved, mut resized) = (vdev, vdev);
+            moved.io_addr[index] ^= 0x1000;
+            resized.io_size[index] += 1;
+            for wrong in [moved, resized] {
+                let answer = Emulated::new(&wrong);
+                assert!(matches!(answer, Err(BadVdev::Counters { .. })));
+            }
+        }
+    }
+
+    #[test]
     fn other_devices_are_unknown() {
-        let mut vdev = uart(0x3f8, 8, 4);
-        vdev.vendor = 0x1af4;
-        assert!(matches!(
-            UartPlace::new(&vdev),
-            Err(BadVdev::Unknown { vendor: 0x1af4, .. })
-        ));
+        let vdev = uart(0x3f8, 8, 4);
+        assert!(matches!(Emulated::new(&vdev), Ok(Emulated::Uart(_))));
+        let (mut vendor, mut legacy) = (vdev, vdev);
+        vendor.vendor = 0x1af4;
+        legacy.legacy_id = 3;
+        for unknown in [vendor, legacy] {
+            let answer = Emulated::new(&unknown);
+            assert!(matches!(answer, Err(BadVdev::Unknown { .. })));
+        }
     }
 }

@@ -12,6 +12,6 @@ mod registers;
 
 pub use call::{BadCall, Call, PassThrough, VdevChange};
 pub use creation::{BadCreation, Creation};
-pub use device::{BadVdev, UART_LEGACY_ID, UartPlace};
+pub use device::{BadVdev, Emulated, UartPlace};
 pub use region::{BadRegion, Change, MAX_REGIONS, Region};
 pub use registers::{BadRegisters, Code, Limits, Segment, Start};

@@ -1,18 +1,20 @@
 //! Devices of User VMs and facts about the machine.
 
 use super::{Refusal, existing, read, write};
+use crate::arch::{cpu, tsc};
 use crate::vm::Vm;
 use crate::{console, percpu};
 use acrn_abi::hypercall::{CpuStateQuery, Errno, HwInfo, MmioDev, PciDev, PtdevIrq, Vdev};
 use acrn_abi::{Gpa, VmId};
 use acrn_lifecycle::VmState;
-use acrn_lifecycle::validate::{PassThrough, UartPlace, VdevChange};
+use acrn_lifecycle::validate::{Emulated, PassThrough, UartPlace, VdevChange};
+use acrn_vdev::counters::Counters;
 use acrn_vdev::uart::VUart;
 
-/// CREATE_VDEV and DESTROY_VDEV: the serial port of `vm_console`.
+/// CREATE_VDEV and DESTROY_VDEV: the serial port of `vm_console`, and the counters.
 pub fn change_vdev(id: VmId, block: Gpa, change: VdevChange) -> Result<u64, Refusal> {
     let description: Vdev = read(block)?;
-    let place = UartPlace::new(&description)?;
+    let device = Emulated::new(&description)?;
     let vm = existing(id)?;
     let state = vm.state.lock();
     let stopped = match change {
@@ -23,9 +25,17 @@ pub fn change_vdev(id: VmId, block: Gpa, change: VdevChange) -> Result<u64, Refu
         let reason = "devices come before the first start and go while the VM is stopped";
         return Err(Refusal::new(Errno::EINVAL, reason));
     }
-    match change {
-        VdevChange::Create => add_uart(vm, place),
-        VdevChange::Destroy => remove_uart(vm, place),
+    match (device, change) {
+        (Emulated::Uart(place), VdevChange::Create) => add_uart(vm, place),
+        (Emulated::Uart(place), VdevChange::Destroy) => remove_uart(vm, place),
+        (Emulated::Counters, VdevChange::Create) => {
+            *vm.counters.lock() = Some(Counters::new(tsc::khz(), cpu::rdtsc()));
+            Ok(0)
+        }
+        (Emulated::Counters, VdevChange::Destroy) => {
+            *vm.counters.lock() = None;
+            Ok(0)
+        }
     }
 }
 
