@@ -48,21 +48,13 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
         stop(format_args!("no memory for the table of VMs"));
     }
     let platform = read_tables(&info);
-    let source = tsc::calibrate(
-        platform
-            .fadt
-            .as_ref()
-            .and_then(|f| f.pm_timer)
-            .and_then(|r| r.port()),
-    );
-    info!("TSC at {} kHz by {source}", tsc::khz());
     take_interrupts(platform);
     if let Err(error) = paging::build(pci::initialise(platform)) {
         stop(format_args!("no memory for page tables: {error:?}"));
     }
     paging::protect_this_cpu();
     apic::initialise();
-    apic::calibrate_timer(tsc::from_ms(2));
+    measure_clocks(platform);
     if let Err(error) = memory::build_ownership(Owner::Vm(crate::vm::service().id)) {
         stop(format_args!(
             "no memory for the ownership map: {} bytes wanted",
@@ -175,6 +167,16 @@ fn take_interrupts(platform: &Platform) {
     }
     let found = platform.madt.ioapics.iter();
     ioapic::initialise(found.map(|c| (c.id, c.address.get(), c.gsi_base.0)));
+}
+
+/// Finds the rates of the TSC and of the local APIC's timer, both at once.
+fn measure_clocks(platform: &Platform) {
+    let fadt = platform.fadt.as_ref();
+    let pm_timer = fadt.and_then(|f| f.pm_timer).and_then(|r| r.port());
+    let start = apic::begin_calibration();
+    let source = tsc::calibrate(pm_timer);
+    apic::end_calibration(start, tsc::from_us(500));
+    info!("TSC at {} kHz by {source}", tsc::khz());
 }
 
 /// Starts the other CPUs with a trampoline below 1 MiB that no guest sees.

@@ -97,30 +97,23 @@ pub fn allocate_unset(size: u64, align: u64) -> Option<Hpa> {
 pub fn build_ownership(owner: Owner) -> Result<(), NoMemory> {
     let pages = (top() / PAGE_SIZE) as usize;
     let wanted = pages as u64 * 2;
-    let storage = allocate_boot(wanted, PAGE_SIZE).ok_or(NoMemory { wanted })?;
-    // SAFETY: fresh, aligned, zeroed memory of exactly this size that is never given out again.
+    let storage = allocate_unset(wanted, PAGE_SIZE).ok_or(NoMemory { wanted })?;
+    // SAFETY: aligned memory of exactly this size that is given out once; it is all written before
+    // it is read, and memory of the machine always holds some value.
     let storage = unsafe { core::slice::from_raw_parts_mut(storage.get() as *mut u16, pages) };
-    let mut owners = OwnerMap::new(storage);
     let guard = HOST_MAP.lock();
     let failed = |_| NoMemory { wanted: 0 };
-    owners
-        .set_range(Hpa(0), top(), Owner::Device)
-        .map_err(failed)?;
-    for block in guard.iter().flat_map(|map| map.iter()) {
-        let end = block.start.get() + block.size();
-        if matches!(
+    let blocks = guard.iter().flat_map(|map| map.iter());
+    let ranges = blocks.filter_map(|block| {
+        let end = (block.start.get() + block.size()) & !(PAGE_SIZE - 1);
+        let start = block.start.get().next_multiple_of(PAGE_SIZE);
+        let is_memory = matches!(
             block.kind,
             MemoryKind::Usable | MemoryKind::Acpi | MemoryKind::Nvs
-        ) {
-            let start = block.start.get().next_multiple_of(PAGE_SIZE);
-            let end = end & !(PAGE_SIZE - 1);
-            if end > start && end <= top() {
-                owners
-                    .set_range(Hpa(start), end - start, owner)
-                    .map_err(failed)?;
-            }
-        }
-    }
+        );
+        (is_memory && start < end && end <= top()).then(|| (Hpa(start), end - start, owner))
+    });
+    let mut owners = OwnerMap::with_ranges(storage, Owner::Device, ranges).map_err(failed)?;
     let image = boot::image();
     let end = image.end;
     owners

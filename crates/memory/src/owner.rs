@@ -178,6 +178,50 @@ impl<'a> OwnerMap<'a> {
         }
     }
 
+    /// The map as it is after start-up: `ranges`, which are ascending and apart, with their owners,
+    /// and `rest` for all between. Whatever the storage holds is overwritten, once.
+    ///
+    /// # Errors
+    /// A bad range, one that begins below the end of the one before, a VM id out of range, or an
+    /// owner that is [`Owner::Lent`].
+    pub fn with_ranges(
+        pages: &'a mut [u16],
+        rest: Owner,
+        ranges: impl IntoIterator<Item = (Hpa, u64, Owner)>,
+    ) -> Result<Self, OwnerError> {
+        let mut map = Self {
+            pages,
+            plain: [0; 3],
+            shared: 0,
+            vms: [VmPages::default(); VM_LIMIT],
+        };
+        let mut done = 0;
+        for (hpa, size, owner) in ranges {
+            let range = map.range(hpa, size)?;
+            if range.start < done {
+                return Err(OwnerError::NotAllowed { hpa, owner });
+            }
+            map.begin(done..range.start, rest)?;
+            done = range.end;
+            map.begin(range, owner)?;
+        }
+        map.begin(done..map.pages.len(), rest)?;
+        Ok(map)
+    }
+
+    /// Gives pages that nobody has counted yet their first owner.
+    fn begin(&mut self, range: core::ops::Range<usize>, owner: Owner) -> Result<(), OwnerError> {
+        if let Owner::Lent { .. } = owner {
+            let hpa = Hpa(range.start as u64 * PAGE_SIZE);
+            return Err(OwnerError::NotAllowed { hpa, owner });
+        }
+        let raw = owner.encode()?;
+        let length = range.len() as u64;
+        self.pages[range].fill(raw);
+        self.tally(raw, |count| *count += length);
+        Ok(())
+    }
+
     /// First address beyond the map.
     pub const fn top(&self) -> Hpa {
         Hpa(self.pages.len() as u64 * PAGE_SIZE)
@@ -214,17 +258,15 @@ impl<'a> OwnerMap<'a> {
         mut allowed: impl FnMut(Owner) -> bool,
     ) -> Result<(), OwnerError> {
         let range = self.range(hpa, size)?;
-        let mut last = None;
-        for (index, raw) in self.pages[range.clone()].iter().enumerate() {
-            // Neighbours mostly have one owner: ask once for each run.
-            if last != Some(*raw) {
-                let owner = Owner::decode(*raw);
-                if !allowed(owner) {
-                    let hpa = Hpa((range.start + index) as u64 * PAGE_SIZE);
-                    return Err(OwnerError::NotAllowed { hpa, owner });
-                }
-                last = Some(*raw);
+        // Neighbours mostly have one owner: ask once for each run.
+        let mut at = range.start;
+        while at < range.end {
+            let owner = Owner::decode(self.pages[at]);
+            if !allowed(owner) {
+                let hpa = Hpa(at as u64 * PAGE_SIZE);
+                return Err(OwnerError::NotAllowed { hpa, owner });
             }
+            at += run_length(&self.pages[at..range.end]);
         }
         Ok(())
     }
@@ -304,7 +346,7 @@ impl<'a> OwnerMap<'a> {
             let old = self.pages[at];
             let to = new(old);
             let run = &mut self.pages[at..range.end];
-            let length = run.iter().position(|raw| *raw != old).unwrap_or(run.len());
+            let length = run_length(run);
             run[..length].fill(to);
             self.tally(old, |count| *count -= length as u64);
             self.tally(to, |count| *count += length as u64);
@@ -327,6 +369,21 @@ impl<'a> OwnerMap<'a> {
             }
         }
     }
+}
+
+/// Length of the run of equal entries at the start of `pages`.
+fn run_length(pages: &[u16]) -> usize {
+    /// Entries that are looked at together, without a branch for each.
+    const BLOCK: usize = 64;
+    let Some(first) = pages.first() else {
+        return 0;
+    };
+    let blocks = pages.chunks_exact(BLOCK);
+    let same = |block: &&[u16]| block.iter().fold(0, |all, raw| all | (raw ^ first)) == 0;
+    let length = blocks.take_while(same).count() * BLOCK;
+    let rest = &pages[length..];
+    let in_rest = rest.iter().position(|raw| raw != first);
+    length + in_rest.unwrap_or(rest.len())
 }
 
 #[cfg(test)]
@@ -358,6 +415,44 @@ mod tests {
         }
         let beyond = VmId(VM_LIMIT as u16);
         assert_eq!(Owner::Vm(beyond).encode(), Err(OwnerError::VmId(beyond)));
+    }
+
+    #[test]
+    fn a_map_begins_with_ranges_and_their_owners() {
+        let mut pages = [0xffff; 16];
+        let vm = Owner::Vm(SERVICE);
+        let ranges = [(Hpa(P), 2 * P, vm), (Hpa(3 * P), P, Owner::None)];
+        let map = OwnerMap::with_ranges(&mut pages, Owner::Device, ranges).unwrap();
+        assert_eq!(map.owner(Hpa(0)), Some(Owner::Device));
+        assert_eq!(map.owner(Hpa(2 * P)), Some(vm));
+        assert_eq!(map.owner(Hpa(15 * P)), Some(Owner::Device));
+        let counts = [Class::Device, Class::Kept(SERVICE), Class::None];
+        assert_eq!(counts.map(|class| map.count(class)), [13, 2, 1]);
+    }
+
+    #[test]
+    fn ranges_to_begin_with_must_ascend_and_lend_nothing() {
+        let begin = |ranges: [(Hpa, u64, Owner); 2]| {
+            OwnerMap::with_ranges(&mut [0; 16], Owner::None, ranges).map(|_| ())
+        };
+        let device = Owner::Device;
+        assert!(begin([(Hpa(0), P, device), (Hpa(P), P, device)]).is_ok());
+        assert!(begin([(Hpa(P), P, device), (Hpa(0), P, device)]).is_err());
+        assert!(begin([(Hpa(0), 2 * P, device), (Hpa(P), P, device)]).is_err());
+        assert!(begin([(Hpa(0), P, device), (Hpa(P), 16 * P, device)]).is_err());
+        assert!(begin([(Hpa(0), P, lent(SERVICE, USER)), (Hpa(P), P, device)]).is_err());
+    }
+
+    #[test]
+    fn a_run_ends_at_the_first_other_entry() {
+        for length in [1, 63, 64, 65, 200] {
+            for end in [1, 2, 63, 64, 65, 127, 128, 129, 200] {
+                let mut pages = vec![7; length];
+                pages.iter_mut().skip(end).for_each(|raw| *raw = 8);
+                assert_eq!(run_length(&pages), end.min(length));
+            }
+        }
+        assert_eq!(run_length(&[]), 0);
     }
 
     #[test]

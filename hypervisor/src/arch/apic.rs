@@ -137,14 +137,19 @@ pub fn stop_other_cpus() {
     }
 }
 
-/// Measures the timer against the TSC over `tsc_ticks`.
-pub fn calibrate_timer(tsc_ticks: u64) {
+/// Starts to measure the timer against the TSC; returns the TSC.
+pub fn begin_calibration() -> u64 {
     write(register::LVT_TIMER, 1 << 16 | u32::from(TIMER_VECTOR));
-    write(register::INITIAL_COUNT, u32::MAX);
     let start = cpu::rdtsc();
-    while cpu::rdtsc() - start < tsc_ticks {}
+    write(register::INITIAL_COUNT, u32::MAX);
+    start
+}
+
+/// Ends a measurement that began at `start` of the TSC, `least` ticks later or more.
+pub fn end_calibration(start: u64, least: u64) {
+    while cpu::rdtsc().wrapping_sub(start) < least {}
+    let elapsed = cpu::rdtsc().wrapping_sub(start).max(1);
     let left = read(register::CURRENT_COUNT);
-    let elapsed = (cpu::rdtsc() - start).max(1);
     write(register::INITIAL_COUNT, 0);
     let counted = u64::from(u32::MAX - left).max(1);
     TIMER_RATIO.store(

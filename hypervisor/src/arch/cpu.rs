@@ -352,6 +352,11 @@ pub fn required_features() -> [Feature; 7] {
     ]
 }
 
+/// Whether page tables may use 1 GiB pages.
+pub fn has_gib_pages() -> bool {
+    cpuid(0x8000_0001, 0).edx >> 26 & 1 != 0
+}
+
 /// Whether the processor has SMEP (execution prevention of user pages).
 pub fn has_smep() -> bool {
     cpuid(0, 0).eax >= 7 && cpuid(7, 0).ebx >> 7 & 1 != 0

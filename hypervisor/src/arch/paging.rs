@@ -17,6 +17,7 @@ const NX: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 const MIB2: u64 = 2 << 20;
+const GIB: u64 = 1 << 30;
 
 /// Where each CPU has a page of its own, to look at device memory that is not mapped otherwise.
 const WINDOWS: u64 = 0xffff_ff80_0000_0000;
@@ -36,10 +37,24 @@ pub fn build(ecam: Option<(Hpa, u64)>) -> Result<(), OutOfTables> {
     let root = allocate_table().ok_or(OutOfTables)?.get();
     let image = boot::image();
     let (pool, pool_size) = memory::pool();
-    for address in (0..memory::top()).step_by(MIB2 as usize) {
-        let own = address + MIB2 > pool.get() && address < pool.get() + pool_size;
-        let user = if own { 0 } else { USER };
-        map_large(root, address, PRESENT | WRITE | NX | user)?;
+    let gib_pages = cpu::has_gib_pages();
+    for gib in (0..memory::top()).step_by(GIB as usize) {
+        let end = memory::top().min(gib + GIB);
+        let pdpt = next(root, gib >> 39, 1 << 39)?;
+        // Below 4 GiB a page of this size would join memory and devices of unlike MTRR types.
+        if gib_pages && gib >= 4 * GIB && end == gib + GIB {
+            // SAFETY: a page-directory-pointer table from the pool.
+            unsafe { entry(pdpt, gib >> 30).write(gib | PRESENT | WRITE | NX | USER | LARGE) };
+            continue;
+        }
+        let directory = next(pdpt, gib >> 30, GIB)?;
+        for address in (gib..end).step_by(MIB2 as usize) {
+            let own = address + MIB2 > pool.get() && address < pool.get() + pool_size;
+            let user = if own { 0 } else { USER };
+            let value = address | PRESENT | WRITE | NX | user | LARGE;
+            // SAFETY: a page directory from the pool.
+            unsafe { entry(directory, address >> 21).write(value) };
+        }
     }
     for (controller, size) in uncached_ranges(ecam) {
         let start = controller & !(MIB2 - 1);
@@ -154,7 +169,9 @@ fn next(table: u64, index: u64, level_size: u64) -> Result<u64, OutOfTables> {
     }
     let table = allocate_table().ok_or(OutOfTables)?.get();
     if value & PRESENT != 0 {
-        let flags = value & !ADDRESS & !LARGE;
+        // A page of 1 GiB becomes pages of 2 MiB, which are large too.
+        let large = if level_size > MIB2 { LARGE } else { 0 };
+        let flags = value & !ADDRESS & !LARGE | large;
         for i in 0..512 {
             // SAFETY: the new table is this function's alone.
             unsafe { entry(table, i).write(((value & ADDRESS) + i * (level_size / 512)) | flags) };

@@ -74,40 +74,66 @@ fn from_cpuid() -> Option<u64> {
     Some(u64::from(r.ecx) * u64::from(r.ebx) / u64::from(r.eax) / 1000)
 }
 
-/// Length of a measurement in PM timer ticks (3.579545 MHz): about 10 ms.
-const PM_TICKS: u32 = 35_796;
+/// Length of a measurement in ticks of the PM timer (3.579545 MHz): about 1 ms.
+const PM_TICKS: u64 = 3_580;
+/// Least and most readings that a measurement is made of.
+const READINGS: core::ops::Range<u64> = 64..1 << 16;
 
+/// Reads both clocks over and over and draws the straight line that fits best: many readings
+/// make up for the coarse steps of the PM timer and the time that each reading takes.
 fn from_pm_timer(port: u16) -> Option<u64> {
-    // SAFETY: reading the ACPI PM timer has no side effect.
-    let read = || unsafe { cpu::inl(port) } & 0xff_ffff;
-    // The pair of readings that lie closest together says most about one moment.
-    let sample = || {
-        let try_once = |_| {
-            let before = cpu::rdtsc();
-            let ticks = read();
-            let after = cpu::rdtsc();
-            (
-                after.wrapping_sub(before),
-                before.wrapping_add(after.wrapping_sub(before) / 2),
-                ticks,
-            )
-        };
-        (0..16)
-            .map(try_once)
-            .min_by_key(|s| s.0)
-            .map_or((0, 0), |s| (s.1, s.2))
+    let read = || {
+        let before = cpu::rdtsc();
+        // SAFETY: reading the ACPI PM timer has no side effect.
+        let ticks = unsafe { cpu::inl(port) };
+        let width = cpu::rdtsc().wrapping_sub(before);
+        (before.wrapping_add(width / 2), width, ticks)
     };
-    let (start, first) = sample();
-    let mut polls = 0u32;
-    while read().wrapping_sub(first) & 0xff_ffff < PM_TICKS {
-        polls += 1;
-        if polls > 10_000_000 {
-            return None;
+    // Readings that something came between are not used.
+    let narrow = (0..8).map(|_| read().1).min().unwrap_or(0);
+    let (start, _, first) = read();
+    let mut line = Line::default();
+    for _ in 0..10_000_000 {
+        let (now, width, ticks) = read();
+        // 24 bits on some machines, of which no more than a few thousandths pass here.
+        let passed = u64::from(ticks.wrapping_sub(first) & 0xff_ffff);
+        if width <= narrow.saturating_mul(2) && line.count < READINGS.end {
+            line.add(passed, now.wrapping_sub(start));
+        }
+        if passed >= PM_TICKS && line.count >= READINGS.start {
+            return line.slope(3_579_545).map(|hertz| hertz / 1000);
         }
     }
-    let (end, last) = sample();
-    let passed = u64::from(last.wrapping_sub(first) & 0xff_ffff);
-    Some((u128::from(end - start) * 3_579_545 / u128::from(passed) / 1000) as u64)
+    None
+}
+
+/// A straight line through points, by least squares.
+#[derive(Default)]
+struct Line {
+    count: u64,
+    x: u64,
+    y: u64,
+    xx: u128,
+    xy: u128,
+}
+
+impl Line {
+    fn add(&mut self, x: u64, y: u64) {
+        self.count += 1;
+        self.x += x;
+        self.y = self.y.wrapping_add(y);
+        self.xx += u128::from(x) * u128::from(x);
+        self.xy += u128::from(x) * u128::from(y);
+    }
+
+    /// What y grows by while x grows by `x`; none when that cannot be said.
+    fn slope(&self, x: u64) -> Option<u64> {
+        let [n, sx, sy] = [self.count, self.x, self.y].map(u128::from);
+        let along = (n * self.xy).checked_sub(sx * sy)?;
+        let across = (n * self.xx).checked_sub(sx * sx)?;
+        let grown = along.checked_mul(x.into())?.checked_div(across)?;
+        u64::try_from(grown).ok()
+    }
 }
 
 fn from_pit() -> u64 {
