@@ -4,7 +4,7 @@
 //! (Ctrl-Space) followed by `e` returns to the shell. The output of the other VMs is kept, the
 //! last [`HISTORY`] bytes of each, and shown when its console is opened.
 
-use crate::arch::{apic, uart};
+use crate::arch::{apic, tsc, uart};
 use crate::percpu::PerCpu;
 use crate::vm::{self, MAX_VMS, Vm};
 use crate::{irq, shell};
@@ -149,11 +149,6 @@ fn request_input() {
     crate::run::kick(crate::percpu::get(PcpuId(0)));
 }
 
-/// Whether a port is the host UART's, which no guest reaches.
-pub fn is_host_uart_port(port: u16) -> bool {
-    matches!(uart::location(), uart::Location::Port(base) if port.wrapping_sub(base) < 8)
-}
-
 /// Lets the UART interrupt the bootstrap processor.
 pub fn enable_input(platform: &Platform) {
     let irq = match uart::location() {
@@ -172,13 +167,34 @@ pub fn enable_input(platform: &Platform) {
     BY_INTERRUPT.store(true, Ordering::Relaxed);
 }
 
-/// The UART's line of the Service VM's console.
+/// First port and line of the UART that the Service VM sees: where the hypervisor's is, if that is
+/// where a PC has one, else COM1.
 pub fn service_uart_line(platform: &Platform) -> (u16, Gsi) {
     match uart::location() {
         uart::Location::Port(port @ (0x2f8 | 0x2e8)) => (port, platform.madt.isa(3).gsi),
-        uart::Location::Port(port) => (port, platform.madt.isa(4).gsi),
+        uart::Location::Port(port @ 0x3e8) => (port, platform.madt.isa(4).gsi),
         _ => (0x3f8, platform.madt.isa(4).gsi),
     }
+}
+
+/// Ports of the hypervisor's UART.
+pub fn host_uart_ports() -> core::ops::Range<u16> {
+    match uart::location() {
+        uart::Location::Port(base) => base..base.saturating_add(8),
+        _ => 0..0,
+    }
+}
+
+/// Host TSC at which the UART is to be looked at again; `u64::MAX` when it has an interrupt. For
+/// the run loop of the first CPU.
+#[inline]
+pub fn next_look(this: &PerCpu, now: u64) -> u64 {
+    /// Fast enough for a person.
+    const PERIOD_MS: u64 = 10;
+    if BY_INTERRUPT.load(Ordering::Relaxed) || this.id().0 != 0 {
+        return u64::MAX;
+    }
+    now.saturating_add(tsc::from_ms(PERIOD_MS))
 }
 
 /// The UART's interrupt.

@@ -1,18 +1,17 @@
-//! Life and death of VMs: making vCPUs, stopping, power, and what happens when a guest goes
-//! wrong. Decisions on states are those of the `acrn-lifecycle` crate.
+//! Life and death of VMs: making vCPUs, stopping, and what happens when a guest goes wrong.
+//! Decisions on states are those of the `acrn-lifecycle` crate.
 
 use crate::arch::cpu;
-use crate::exit::io::Answer;
 use crate::exit::{Next, ioreq, msr};
 use crate::percpu;
+use crate::power;
 use crate::vcpu::{Local, Vcpu, Wait, XsaveArea, request};
 use crate::virt::{Exit, Registers, VirtConfig};
-use crate::vm;
 use acrn_abi::{Hpa, PcpuId};
 use acrn_acpi::Platform;
 use acrn_lifecycle::{Caller, VmRequest};
 use acrn_vdev::lapic::VLapic;
-use core::sync::atomic::{AtomicU16, Ordering};
+use core::sync::atomic::Ordering;
 use spin::Once;
 
 /// I/O permission map: 12 KiB, bit set = intercepted.
@@ -26,33 +25,21 @@ static SERVICE_IO: Once<IoBitmap> = Once::new();
 static DENY_IO: Once<IoBitmap> = Once::new();
 static MSRS: Once<MsrBitmap> = Once::new();
 
-static PM1A: AtomicU16 = AtomicU16::new(0);
-static PM1B: AtomicU16 = AtomicU16::new(0);
-static RESET_PORT: AtomicU16 = AtomicU16::new(0);
-
 /// Ports of the Service VM that the hypervisor looks at; the others are the machine's own.
 pub fn service_io_bitmap() -> u64 {
     let bitmap = SERVICE_IO.call_once(|| {
-        learn_power_ports();
         let mut bits = [0u8; 12288];
         let mut trap = |port: u16| bits[usize::from(port / 8)] |= 1 << (port % 8);
-        [0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1, 0x64]
+        [0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1, 0x64, 0x92]
             .into_iter()
             .for_each(&mut trap);
         (0xcf8..=0xcff).for_each(&mut trap);
-        for base in [PM1A.load(Ordering::Relaxed), PM1B.load(Ordering::Relaxed)] {
-            if base != 0 {
-                (base..base.saturating_add(2)).for_each(&mut trap);
-            }
-        }
-        let reset = RESET_PORT.load(Ordering::Relaxed);
-        if reset != 0 {
-            trap(reset);
-        }
+        power::ports().for_each(&mut trap);
         let (uart, _) = crate::boot::platform().map_or((0x3f8, acrn_abi::Gsi(4)), |platform| {
             crate::console::service_uart_line(platform)
         });
         (uart..uart + 8).for_each(&mut trap);
+        crate::console::host_uart_ports().for_each(&mut trap);
         IoBitmap(bits)
     });
     (&raw const *bitmap) as u64
@@ -156,102 +143,6 @@ pub fn reset_vcpu(vcpu: &Vcpu, local: &mut Local, apic_id: u32) {
 
 /// The virtual LAPIC timer counts at the TSC rate divided by 2 to this power.
 const TIMER_SHIFT: u8 = 0;
-
-fn learn_power_ports() {
-    let Some(fadt) = crate::boot::platform().and_then(|p| p.fadt.as_ref()) else {
-        return;
-    };
-    let port = |register: Option<acrn_acpi::Register>| register.and_then(|r| r.port()).unwrap_or(0);
-    PM1A.store(port(fadt.pm1a_control), Ordering::Relaxed);
-    PM1B.store(port(fadt.pm1b_control), Ordering::Relaxed);
-    RESET_PORT.store(port(fadt.reset), Ordering::Relaxed);
-}
-
-/// Whether a port controls the machine's power.
-pub fn is_power_port(port: u16) -> bool {
-    let within = |base: u16| base != 0 && port.wrapping_sub(base) < 2;
-    within(PM1A.load(Ordering::Relaxed))
-        || within(PM1B.load(Ordering::Relaxed))
-        || port != 0 && port == RESET_PORT.load(Ordering::Relaxed)
-}
-
-const SLEEP_ENABLE: u32 = 1 << 13;
-
-/// The Service VM uses a power port: what ends the machine is done in order.
-pub fn power_port(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> Answer {
-    let Some(value) = write else {
-        return Answer::Done(crate::exit::io::host_port(port, size, None));
-    };
-    if port == RESET_PORT.load(Ordering::Relaxed) {
-        let fadt = crate::boot::platform().and_then(|p| p.fadt.as_ref());
-        if fadt.is_some_and(|f| u32::from(f.reset_value) == value) {
-            return service_reset(vcpu, "the ACPI reset register");
-        }
-    }
-    let s5 = crate::boot::platform().and_then(|p| p.s5);
-    if size >= 2 && value & SLEEP_ENABLE != 0 {
-        if s5.is_some_and(|s5| value >> 10 & 7 == s5.a.into()) {
-            info!("the Service VM powers the machine off");
-            power_off();
-        }
-        warning!(
-            "the Service VM asks for sleep state {:#x}: not supported",
-            value >> 10 & 7
-        );
-        return Answer::Done(0);
-    }
-    Answer::Done(crate::exit::io::host_port(port, size, write))
-}
-
-/// Stops every other VM.
-fn stop_others(except: Option<&Vcpu>) {
-    for vm in vm::all() {
-        if except.is_none_or(|own| own.vm_id() != vm.id) {
-            vm.stop_running();
-        }
-    }
-}
-
-/// Switches the machine off by ACPI; returns never.
-pub fn power_off() -> ! {
-    let platform = crate::boot::platform();
-    let fadt = platform.and_then(|p| p.fadt.as_ref());
-    if let (Some(fadt), Some(s5)) = (fadt, platform.and_then(|p| p.s5)) {
-        let registers = [(fadt.pm1a_control, s5.a), (fadt.pm1b_control, s5.b)];
-        for (register, kind) in registers {
-            if let Some(port) = register.and_then(|r| r.port()) {
-                // SAFETY: ACPI power-off, which ends the machine.
-                unsafe { cpu::outw(port, (u32::from(kind) << 10 | SLEEP_ENABLE) as u16) };
-            }
-        }
-    }
-    error!("the machine does not switch off by ACPI; stopped");
-    cpu::halt_forever()
-}
-
-/// Resets the machine; returns never.
-pub fn reboot() -> ! {
-    let fadt = crate::boot::platform().and_then(|p| p.fadt.as_ref());
-    if let Some(fadt) = fadt {
-        if let Some(port) = fadt.reset.and_then(|r| r.port()) {
-            // SAFETY: the machine's reset register.
-            unsafe { cpu::outb(port, fadt.reset_value) };
-        }
-    }
-    // SAFETY: the two traditional ways to reset a PC.
-    unsafe {
-        cpu::outb(0xcf9, 0x06);
-        cpu::outb(0x64, 0xfe);
-    }
-    cpu::halt_forever()
-}
-
-/// The Service VM resets itself, and with it the machine, whose devices it drives.
-pub fn service_reset(vcpu: &Vcpu, by: &str) -> Answer {
-    info!("the Service VM resets the machine by {by}");
-    stop_others(Some(vcpu));
-    reboot()
-}
 
 /// A vCPU ran into a triple fault.
 pub fn triple_fault(vcpu: &'static Vcpu, local: &mut Local) -> Next {

@@ -14,6 +14,7 @@
 //! | [`exit`] | what happens on each exit |
 //! | [`irq`], [`pci`] | pass-through of interrupts and of PCI functions |
 //! | [`lifecycle`], [`service`], [`user_vm`] | life of vCPUs; making the Service VM and others |
+//! | [`power`] | switching the machine off, resetting it |
 //! | [`console`], [`shell`], [`log`], [`stats`] | what people see |
 #![no_std]
 #![no_main]
@@ -38,6 +39,7 @@ mod lifecycle;
 mod memory;
 mod pci;
 mod percpu;
+mod power;
 mod run;
 mod run_queue;
 mod runtime;

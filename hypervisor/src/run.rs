@@ -51,7 +51,8 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         let woken = this.wake.swap(0, Ordering::SeqCst);
         this.queue().lock().next_turn(woken, now)
     };
-    set_timer(this, now, turn.deadline.min(turn.end.unwrap_or(u64::MAX)));
+    let deadline = turn.deadline.min(crate::console::next_look(this, now));
+    set_timer(this, now, deadline.min(turn.end.unwrap_or(u64::MAX)));
     let Some((slot, vcpu)) = turn.picked else {
         if !this.attention.load(Ordering::SeqCst) {
             cpu::wait_for_interrupt();

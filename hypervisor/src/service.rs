@@ -77,7 +77,7 @@ pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     *vm.nested.lock() = Some(table);
     add_devices(vm, platform);
     add_vcpus(vm, &config)?;
-    load(vm, info, kernel, platform)?;
+    load(vm, info, kernel)?;
     *vm.state.lock() = VmState::Running;
     console::attach(vm.id);
     vm.let_run();
@@ -140,6 +140,7 @@ fn add_devices(vm: &Vm, platform: &Platform) {
         let _ = list.try_push((Gpa(c.base), device));
     }
     drop(list);
+    vm.connect_pic(|gsi| platform.madt.isa_irq(gsi));
     let (port, gsi) = console::service_uart_line(platform);
     let mut uart = vm.uart.lock();
     uart.port = port;
@@ -158,12 +159,7 @@ fn add_vcpus(vm: &'static Vm, config: &VirtConfig) -> Result<(), Error> {
 }
 
 /// Loads the kernel and sets the bootstrap processor to its 32-bit entry.
-fn load(
-    vm: &'static Vm,
-    info: &BootInfo,
-    kernel: &Module,
-    platform: &Platform,
-) -> Result<(), Error> {
+fn load(vm: &'static Vm, info: &BootInfo, kernel: &Module) -> Result<(), Error> {
     let image =
         KernelImage::read(&BootMemory, kernel.start, kernel.size()).map_err(Error::Kernel)?;
     let cmdline = kernel.tag().text.unwrap_or(DEFAULT_BOOTARGS);
@@ -208,7 +204,6 @@ fn load(
         plan.kernel,
         vm.vcpu_count()
     );
-    let _ = platform;
     start_state(vm, &plan);
     Ok(())
 }

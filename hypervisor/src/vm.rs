@@ -64,6 +64,7 @@ pub struct Vm {
     /// IOAPICs.
     pub ioapics: Mutex<ArrayVec<(Gpa, VIoApic), { crate::arch::ioapic::MAX_IOAPICS }>>,
     pic: Mutex<VPic>,
+    pic_inputs: PicInputs,
     pic_output: AtomicBool,
     /// UART of the hypervisor's console.
     pub uart: Mutex<ConsoleUart>,
@@ -146,13 +147,28 @@ pub fn service() -> &'static Vm {
     get(VmId(0))
 }
 
-/// The input of the 8259 pair that is the same line as an IOAPIC pin: the number is the same but
-/// for the timer, which is on pin 2 of the IOAPIC and input 0 of the 8259s.
-fn pic_input(gsi: Gsi) -> Option<u8> {
-    match gsi.0 {
-        2 => Some(0),
-        n @ 0..16 => Some(n as u8),
-        _ => None,
+/// Which input of the 8259 pair is the same line as each of the first pins of the IOAPICs.
+struct PicInputs([AtomicU8; Self::PINS]);
+
+impl PicInputs {
+    const PINS: usize = 24;
+    const NONE: u8 = u8::MAX;
+
+    /// As in a PC: the numbers are the same, but for the timer, which is on pin 2 of the IOAPIC
+    /// and input 0 of the 8259s.
+    const fn new() -> Self {
+        let mut inputs = [const { AtomicU8::new(Self::NONE) }; Self::PINS];
+        let mut pin = 0;
+        while pin < 16 {
+            inputs[pin] = AtomicU8::new(if pin == 2 { 0 } else { pin as u8 });
+            pin += 1;
+        }
+        Self(inputs)
+    }
+
+    fn of(&self, gsi: Gsi) -> Option<u8> {
+        let input = self.0.get(gsi.0 as usize)?.load(Ordering::Relaxed);
+        (input != Self::NONE).then_some(input)
     }
 }
 
@@ -175,6 +191,7 @@ impl Vm {
             possessions: Mutex::new(None),
             ioapics: Mutex::new(ArrayVec::new_const()),
             pic: Mutex::new(VPic::new()),
+            pic_inputs: PicInputs::new(),
             pic_output: AtomicBool::new(false),
             uart: Mutex::new(ConsoleUart {
                 port: 0,
@@ -414,10 +431,19 @@ impl Vm {
         self.vcpu(index)
     }
 
-    /// Sets an interrupt line: the IOAPIC pin and, below 16, the 8259 input.
+    /// Connects the lines of the machine to the inputs of the 8259 pair as its tables say. Before
+    /// the VM runs.
+    pub fn connect_pic(&self, input: impl Fn(Gsi) -> Option<u8>) {
+        for (pin, slot) in self.pic_inputs.0.iter().enumerate() {
+            let input = input(Gsi(pin as u32)).unwrap_or(PicInputs::NONE);
+            slot.store(input, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets an interrupt line: the IOAPIC pin and the 8259 input, where it has one.
     pub fn set_line(&self, gsi: Gsi, asserted: bool) {
         self.with_pin(gsi, |ioapic, pin| ioapic.set_level(pin, asserted));
-        if let Some(irq) = pic_input(gsi) {
+        if let Some(irq) = self.pic_inputs.of(gsi) {
             self.with_pic(|pic| pic.set_irq(irq, asserted));
         }
     }
@@ -425,7 +451,7 @@ impl Vm {
     /// A short pulse on an interrupt line.
     pub fn pulse_line(&self, gsi: Gsi) {
         self.with_pin(gsi, |ioapic, pin| ioapic.pulse(pin));
-        if let Some(irq) = pic_input(gsi) {
+        if let Some(irq) = self.pic_inputs.of(gsi) {
             self.with_pic(|pic| {
                 pic.set_irq(irq, true);
                 pic.set_irq(irq, false);
@@ -476,7 +502,7 @@ impl Vm {
             }
         }
         for gsi in ended {
-            if let Some(irq) = pic_input(gsi) {
+            if let Some(irq) = self.pic_inputs.of(gsi) {
                 self.with_pic(|pic| pic.set_irq(irq, false));
             }
             crate::irq::reopen(self, gsi);

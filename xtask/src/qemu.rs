@@ -91,6 +91,8 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// Adapter on QEMU's user network.
     pub net: Option<NetModel>,
+    /// Device with the console's UART, in place of COM1.
+    pub uart: Option<String>,
     /// Wait for a debugger on TCP port 1234.
     pub gdb: bool,
     /// Further arguments.
@@ -108,6 +110,7 @@ impl Machine {
             boot,
             disks: Vec::new(),
             net: None,
+            uart: None,
             gdb: false,
             extra: Vec::new(),
         }
@@ -243,7 +246,10 @@ impl Machine {
             .args(self.arguments())
             .arg("-chardev")
             .arg(format!("socket,id=serial0,fd={}", theirs.as_raw_fd()))
-            .args(["-serial", "chardev:serial0"])
+            .args(self.uart.as_ref().map_or_else(
+                || ["-serial".to_owned(), "chardev:serial0".to_owned()],
+                |device| ["-device".to_owned(), format!("{device},chardev=serial0")],
+            ))
             .current_dir(&directory)
             .stdin(Stdio::null())
             .stdout(messages.try_clone()?)

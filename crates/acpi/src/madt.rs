@@ -112,6 +112,11 @@ impl Madt {
             })
     }
 
+    /// The ISA interrupt whose line is this one, which is also the number of its 8259 input.
+    pub fn isa_irq(&self, gsi: Gsi) -> Option<u8> {
+        (0..16).find(|irq| self.isa(*irq).gsi == gsi)
+    }
+
     /// Reads the table; `problem` is told of what there is no room for.
     pub fn parse(
         memory: &impl PhysicalMemory,
@@ -322,6 +327,9 @@ mod tests {
         assert_eq!(madt.ioapics[0].address, Hpa(0xFEC0_0000));
         assert_eq!(madt.isa(0).gsi, Gsi(2));
         assert!(madt.isa(9).level() && !madt.isa(9).active_low());
+        let inputs = [0, 1, 2, 9, 16].map(|gsi| madt.isa_irq(Gsi(gsi)));
+        // Pin 0 has nothing, and input 2 of an 8259 is the other one.
+        assert_eq!(inputs, [None, Some(1), Some(0), Some(9), None]);
         assert_eq!(
             madt.isa(4),
             Override {

@@ -65,7 +65,7 @@ macro_rules! port {
     };
 }
 port!(inb outb, u8, "al");
-port!(inw, u16, "ax");
+port!(inw outw, u16, "ax");
 port!(inl outl, u32, "eax");
 
 macro_rules! control {

@@ -5,7 +5,7 @@ use crate::arch::cpu;
 use crate::vcpu::{Local, Vcpu};
 use crate::virt::{IoExit, gpr};
 use crate::vm::Vm;
-use crate::{lifecycle, pci};
+use crate::{pci, power};
 use acrn_abi::{PAGE_SIZE, guest_map};
 use acrn_emulate::StringIo;
 use acrn_emulate::paging::{Access, WalkError};
@@ -32,7 +32,6 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
     };
     match self::access(
         vcpu,
-        local,
         access.port,
         access.size,
         (!access.input).then_some(value),
@@ -69,13 +68,7 @@ fn all_ones(size: u8) -> u32 {
 }
 
 /// One access of `size` bytes to a port; `write` is the value of a write.
-fn access(
-    vcpu: &'static Vcpu,
-    local: &mut Local,
-    port: u16,
-    size: u8,
-    write: Option<u32>,
-) -> Answer {
+fn access(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) -> Answer {
     let vm = vcpu.vm();
     match port {
         0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 if size == 1 => Answer::Done(match write {
@@ -86,7 +79,7 @@ fn access(
             None => vm.with_pic(|pic| pic.read(port)).into(),
         }),
         _ if uart_owns(vcpu, port) => Answer::Done(uart(vcpu, port, size, write)),
-        _ if vm.is_service() => service_port(vcpu, local, port, size, write),
+        _ if vm.is_service() => service_port(vcpu, port, size, write),
         0xcf8 => Answer::Done(config_address(vm, size, write)),
         0xcfc..=0xcff if !ioreq::config_enabled(vm) => Answer::Done(all_ones(size)),
         guest_map::PORT_PM_TIMER if size == 4 && write.is_none() => pm_timer(vm),
@@ -154,34 +147,43 @@ fn config_address(vm: &Vm, size: u8, write: Option<u32>) -> u32 {
 }
 
 /// Ports of the Service VM that are not simply the machine's.
-fn service_port(
-    vcpu: &'static Vcpu,
-    local: &mut Local,
-    port: u16,
-    size: u8,
-    write: Option<u32>,
-) -> Answer {
+fn service_port(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) -> Answer {
     match port {
-        0xcf8..=0xcff => match (port, write) {
-            (0xcf9, Some(value)) if size == 1 => {
-                if value & 4 != 0 {
-                    return lifecycle::service_reset(vcpu, "port 0xCF9");
-                }
-                Answer::Done(0)
-            }
-            _ => Answer::Done(pci::port_access(vcpu, port, size, write)),
+        0xcf9 if size == 1 => match write {
+            Some(value) if value & 4 != 0 => power::service_reset(vcpu, "port 0xCF9"),
+            Some(_) => Answer::Done(0),
+            None => Answer::Done(pci::port_access(vcpu, port, size, write)),
         },
-        0x64 => match write {
-            Some(0xfe) => lifecycle::service_reset(vcpu, "the keyboard controller"),
-            _ => Answer::Done(host_port(port, size, write)),
-        },
-        _ if lifecycle::is_power_port(port) => lifecycle::power_port(vcpu, port, size, write),
-        _ if crate::console::is_host_uart_port(port) => Answer::Done(all_ones(size)),
-        _ => {
-            let _ = local;
-            Answer::Done(host_port(port, size, write))
+        0xcf8 | 0xcfc..=0xcff => Answer::Done(pci::port_access(vcpu, port, size, write)),
+        _ if power::is_register(port, size) => power::register(vcpu, port, size, write),
+        // The port or one behind it is not the machine's: it answers to bytes.
+        _ if size > 1 => by_bytes(vcpu, port, size, write),
+        // The controller's reset line is bit 0 of what it pulses.
+        0x64 if write.is_some_and(|value| value & 0xf1 == 0xf0) => {
+            power::service_reset(vcpu, "the keyboard controller")
+        }
+        0x92 if write.is_some_and(|value| value & 1 != 0) => {
+            power::service_reset(vcpu, "port 0x92")
+        }
+        0xcfa | 0xcfb => Answer::Done(all_ones(size)),
+        _ if crate::console::host_uart_ports().contains(&port) => Answer::Done(all_ones(size)),
+        _ => Answer::Done(host_port(port, size, write)),
+    }
+}
+
+/// An access that is wider than a port, as a bus of bytes does it.
+#[cold]
+fn by_bytes(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) -> Answer {
+    let mut value = 0;
+    for i in 0..size.min(4) {
+        let at = port.wrapping_add(i.into());
+        let part = write.map(|value| value >> (8 * i) & 0xff);
+        match access(vcpu, at, 1, part) {
+            Answer::Done(read) => value |= (read & 0xff) << (8 * i),
+            Answer::Forward => value |= 0xff << (8 * i),
         }
     }
+    Answer::Done(value)
 }
 
 /// The machine's own port, for the Service VM, which owns the devices.
@@ -235,7 +237,7 @@ fn string(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
     }
     let written = u32::from_le_bytes(value);
     let write = (!access.input).then_some(written);
-    match self::access(vcpu, local, access.port, access.size, write) {
+    match self::access(vcpu, access.port, access.size, write) {
         Answer::Done(value) => finish_string(vcpu, local, &instruction, gpa, value),
         Answer::Forward => ioreq::string_port(vcpu, local, access, instruction, gpa, written),
     }

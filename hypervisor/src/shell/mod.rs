@@ -9,7 +9,7 @@ mod machine;
 pub mod work;
 
 use crate::console::{self, Out};
-use crate::lifecycle;
+use crate::power;
 use acrn_abi::VmId;
 use acrn_shell::{COMMANDS, Command, Help, LineEditor, PROMPT};
 use core::fmt::Write;
@@ -123,11 +123,11 @@ fn execute(command: Command) -> bool {
         }
         Command::Reboot => {
             guests::stop_all();
-            lifecycle::reboot()
+            power::reboot()
         }
         Command::Poweroff => {
             guests::stop_all();
-            lifecycle::power_off()
+            power::off()
         }
     }
     true

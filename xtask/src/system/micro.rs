@@ -1,4 +1,4 @@
-//! Cases with micro-guests in place of the Service VM's kernel, and of the hypervisor's shell.
+//! Cases with micro-guests in place of the Service VM's kernel.
 //!
 //! A micro-guest says `PASS name` or `FAIL name: reason` on its console and ends the emulator
 //! through a debug device, whose exit status says whether all of its tests held.
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::support::POWER_OFF;
 use super::{Context, Outcome};
@@ -19,12 +19,12 @@ use crate::session::{HYPERVISOR_PROMPT, Session};
 /// Time for a group of tests; they take a few seconds on a machine that does nothing else.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Time for what should appear at once.
-const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(30);
 /// What the debug device makes of the micro-guest's code for success: 2 * 0x10 + 1.
 const ALL_HELD: i32 = 33;
 
 pub(super) fn instructions(context: &Context) -> Result<Outcome> {
-    hold(context, "cpuid,msr,ports,xsetbv,undefined,cache", 2)
+    hold(context, "cpuid,msr,ports,sleep,xsetbv,undefined,cache", 2)
 }
 
 pub(super) fn timers(context: &Context) -> Result<Outcome> {
@@ -100,7 +100,7 @@ fn kernel(context: &Context) -> Result<PathBuf> {
 }
 
 /// A machine whose Service VM runs the tests, separated by commas.
-fn machine(context: &Context, tests: &str, cpus: u32) -> Result<Machine> {
+pub(super) fn machine(context: &Context, tests: &str, cpus: u32) -> Result<Machine> {
     let kernel = kernel(context)?;
     let mut machine = Machine::new(Boot::Direct(BootSet {
         hypervisor: context.artefacts.hypervisor.flat.clone(),
@@ -117,7 +117,7 @@ fn machine(context: &Context, tests: &str, cpus: u32) -> Result<Machine> {
 }
 
 /// A machine whose hypervisor says little: messages would cut into the lines of the micro-guest.
-fn quiet_machine(context: &Context, tests: &str, cpus: u32) -> Result<Machine> {
+pub(super) fn quiet_machine(context: &Context, tests: &str, cpus: u32) -> Result<Machine> {
     let mut machine = machine(context, tests, cpus)?;
     if let Boot::Direct(set) = &mut machine.boot {
         "loglevel=1".clone_into(&mut set.hypervisor_args);
@@ -125,7 +125,7 @@ fn quiet_machine(context: &Context, tests: &str, cpus: u32) -> Result<Machine> {
     Ok(machine)
 }
 
-fn start(context: &Context, tests: &str, cpus: u32, quiet: bool) -> Result<Session> {
+pub(super) fn start(context: &Context, tests: &str, cpus: u32, quiet: bool) -> Result<Session> {
     let first = tests.split(',').next().unwrap_or(tests);
     let log = context.log(&format!("{first}-{cpus}"));
     let machine = if quiet {
@@ -136,7 +136,7 @@ fn start(context: &Context, tests: &str, cpus: u32, quiet: bool) -> Result<Sessi
     Ok(Session::new(machine.start(context.layout, &log)?))
 }
 
-fn without_hypervisor() -> Outcome {
+pub(super) fn without_hypervisor() -> Outcome {
     Outcome::Skipped("there is no hypervisor to test (--bare)".into())
 }
 
@@ -257,82 +257,4 @@ fn survives(context: &Context, test: &str, reason: &str) -> Result<()> {
     session.vm.console.send_line("poweroff")?;
     session.vm.wait_for_end(POWER_OFF)?;
     Ok(())
-}
-
-/// Commands of the shell, and what their answers have to contain.
-const COMMANDS: &[(&str, &[&str])] = &[
-    ("help", &["vcpu_dumpreg", "poweroff", "rdmsr"]),
-    ("help exits", &["exits [VM]"]),
-    (
-        "version",
-        &["acrn-rs", "AMD SVM", "2 CPUs", "first VM entry"],
-    ),
-    ("vm_list", &["Service_VM", "running", "service"]),
-    ("vcpu_list", &["primary", "secondary", "start-up IPI"]),
-    ("vcpu_dumpreg 0 0", &["rip 0000000001", "cr3", "stack from"]),
-    ("vcpu_dumpreg 0 1", &["waits for start-up IPI"]),
-    ("vcpu_dumpreg 0 9", &["vm0 has no vCPU 9"]),
-    ("vcpu_dumpreg 3 0", &["there is no VM 3"]),
-    ("int", &["kick", "console", "CPU0", "CPU1"]),
-    ("pt", &[]),
-    ("vioapic 0", &["DESTINATION", "high"]),
-    ("exits 0", &["vm0 vcpu0", "cpuid", "AVERAGE"]),
-    (
-        "memory",
-        &["nested-table frames", "hypervisor", "vm0 keeps"],
-    ),
-    ("cpuid 0", &["eax", "68747541"]),
-    ("rdmsr 1b", &["CPU 0 MSR 0x1b: 0x00000000fee00"]),
-    ("rdmsr -p1 1b", &["CPU 1 MSR 0x1b: 0x00000000fee00"]),
-    ("rdmsr -p9 1b", &["CPU 9 is not running"]),
-    ("wrmsr -p1 277 0007040600070406", &["CPU 1 MSR 0x277 <-"]),
-    ("dump 0 1000000 20", &["0000000001000010 "]),
-    ("dump 0 ffffffffffffffff", &["vm0 has no memory"]),
-    ("loglevel", &["4"]),
-    ("log", &["acrn-rs", "Service VM"]),
-    ("trace 0", &["last exit: cpuid vm0 vcpu0"]),
-    ("vm_pause 0", &["is the Service VM"]),
-    ("vm_resume 7", &["there is no VM 7"]),
-    ("vm_console 5", &["there is no VM 5"]),
-    ("format c:", &["unknown command `format`"]),
-    ("rdmsr", &["MSR is missing"]),
-];
-
-/// Keys, and what the command that they make says.
-const EDITED: &[(&str, &str)] = &[
-    ("verx\x08sion", "AMD SVM"),
-    ("rubbish\x15version", "AMD SVM"),
-    ("rubbish\x03version", "AMD SVM"),
-    // The line before the last, once more.
-    ("\x1b[A", "AMD SVM"),
-    ("\x07\x0c\x1b[5~\x7fversion", "AMD SVM"),
-];
-
-pub(super) fn shell(context: &Context) -> Result<Outcome> {
-    if context.bare {
-        return Ok(without_hypervisor());
-    }
-    let mut session = start(context, "loop", 2, false)?;
-    session.expect("looping", SOON)?;
-    session.to_hypervisor()?;
-    for (command, wanted) in COMMANDS {
-        let answer = session.hypervisor_command(command)?;
-        for text in *wanted {
-            if !answer.contains(text) {
-                bail!("`{command}` does not say {text:?} but:\n{answer}");
-            }
-        }
-    }
-    // Keys that edit: what is typed is not what is echoed.
-    for (keys, wanted) in EDITED {
-        session.vm.console.send_line(keys)?;
-        session.expect(wanted, SOON)?;
-        session.expect(HYPERVISOR_PROMPT, SOON)?;
-    }
-    // To the VM and back.
-    ensure!(session.show(0)?, "vm0 has no console");
-    session.to_hypervisor()?;
-    session.vm.console.send_line("poweroff")?;
-    session.vm.wait_for_end(POWER_OFF)?;
-    Ok(Outcome::Passed)
 }

@@ -4,6 +4,7 @@
 mod boot;
 mod devices;
 mod micro;
+mod shell;
 mod support;
 mod user;
 
@@ -144,7 +145,17 @@ pub const CASES: &[Case] = &[
     Case {
         name: "shell",
         catches: "commands of the hypervisor's shell",
-        run: micro::shell,
+        run: shell::commands,
+    },
+    Case {
+        name: "shell_reboot",
+        catches: "a `reboot` that does not reset the machine",
+        run: shell::reboot,
+    },
+    Case {
+        name: "shell_pci_card",
+        catches: "a console that has no interrupt and is at unusual ports",
+        run: shell::pci_card,
     },
     Case {
         name: "service_vm_disk_virtio",

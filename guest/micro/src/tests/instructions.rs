@@ -218,6 +218,15 @@ pub(super) fn ports(t: &Test) {
     // The 8259s are virtual.
     cpu::outb(0x21, 0x5a);
     expect!(t, cpu::inb(0x21) == 0x5a, "mask register of the 8259");
+    let (word, double) = (cpu::inw(0x20) >> 8, cpu::inl(0x1e) >> 24);
+    expect!(
+        t,
+        word == 0x5a && double == 0x5a,
+        "mask register in a word {word:#x}, in a double word {double:#x}"
+    );
+    cpu::outw(0x20, 0xa50b);
+    expect!(t, cpu::inb(0x21) == 0xa5, "mask register by a word");
+    cpu::outb(0x20, 0x0a);
     cpu::outb(0x21, 0xff);
     // The scratch register of the UART by a byte and as part of a word.
     cpu::outb(0x3ff, 0xa5);
@@ -228,6 +237,31 @@ pub(super) fn ports(t: &Test) {
         "scratch register in a word"
     );
     expect!(t, cpu::inl(0x3fd) >> 16 & 0xff == 0xa5, "in a double word");
+}
+
+/// Sleep states other than off, by accesses of every size to the chipset's control register: the
+/// machine does not fall asleep.
+pub(super) fn sleep(t: &Test) {
+    // The base of the power management registers is in the LPC bridge.
+    cpu::outl(0xcf8, 0x8000_f840);
+    let base = cpu::inl(0xcfc) as u16 & 0xff80;
+    cpu::outl(0xcf8, 0);
+    expect!(t, base != 0, "no power management registers");
+    if base == 0 {
+        return;
+    }
+    let control = base + 4;
+    let before = cpu::inw(control);
+    for kind in 1..5u8 {
+        let high = kind << 2 | 1 << 5;
+        cpu::outb(control + 1, high);
+        cpu::outw(control, u16::from(high) << 8);
+        cpu::outl(control - 2, u32::from(high) << 24);
+        cpu::outl(control, u32::from(high) << 8);
+        cpu::outw(control + 1, u16::from(high));
+    }
+    let after = cpu::inw(control);
+    expect!(t, after == before, "PM1_CNT {before:#x} is {after:#x} now");
 }
 
 /// Upper half of YMM0.

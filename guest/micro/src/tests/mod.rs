@@ -21,6 +21,7 @@ pub const TESTS: &[Entry] = &[
     ("cpuid", true, instructions::cpuid),
     ("msr", true, instructions::msr),
     ("ports", true, instructions::ports),
+    ("sleep", true, instructions::sleep),
     ("xsetbv", true, instructions::xsetbv),
     ("undefined", true, instructions::undefined),
     ("cache", true, instructions::cache),

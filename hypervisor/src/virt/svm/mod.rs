@@ -517,7 +517,7 @@ impl SvmCpu {
             | exit_code::RDPRU
             | exit_code::RDPMC => Exit::Refused,
             exit_code::SHUTDOWN => Exit::Shutdown,
-            exit_code::INVALID | exit_code::BUSY => Exit::InvalidState,
+            exit_code::INVALID | exit_code::INVALID_32 | exit_code::BUSY => Exit::InvalidState,
             // SMI and INIT arrive at the host once GIF is set again.
             exit_code::SMI | exit_code::INIT => Exit::Interrupt,
             code => Exit::Unknown {
@@ -544,6 +544,9 @@ impl SvmCpu {
     /// Shows the vendor's part of a state dump.
     pub fn dump(&self, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
         let (c, s) = (&self.vmcb.control, &self.vmcb.state);
+        if matches!(c.exit_code, exit_code::INVALID | exit_code::INVALID_32) {
+            writeln!(out, "VMRUN refused the state (VMEXIT_INVALID)\r")?;
+        }
         writeln!(
             out,
             "exit code {:#x} info1 {:#x} info2 {:#x} intinfo {:#x} int_ctl {:#x} inj {:#x}\r",

@@ -198,6 +198,8 @@ pub mod exit_code {
     pub const NPF: u64 = 0x400;
     pub const BUSY: u64 = -2i64 as u64;
     pub const INVALID: u64 = -1i64 as u64;
+    /// QEMU writes the lower half only.
+    pub const INVALID_32: u64 = 0xffff_ffff;
 }
 
 unsafe extern "C" {

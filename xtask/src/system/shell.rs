@@ -1,0 +1,123 @@
+//! Cases of the hypervisor's console and shell.
+
+use anyhow::{Result, bail, ensure};
+
+use super::micro::{SOON, machine, start, without_hypervisor};
+use super::support::POWER_OFF;
+use super::{Context, Outcome};
+use crate::qemu::Boot;
+use crate::session::{HYPERVISOR_PROMPT, Session};
+
+/// Commands of the shell, and what their answers have to contain.
+const COMMANDS: &[(&str, &[&str])] = &[
+    ("help", &["vcpu_dumpreg", "poweroff", "rdmsr"]),
+    ("help exits", &["exits [VM]"]),
+    (
+        "version",
+        &["acrn-rs", "AMD SVM", "2 CPUs", "first VM entry"],
+    ),
+    ("vm_list", &["Service_VM", "running", "service"]),
+    ("vcpu_list", &["primary", "secondary", "start-up IPI"]),
+    ("vcpu_dumpreg 0 0", &["rip 0000000001", "cr3", "stack from"]),
+    ("vcpu_dumpreg 0 1", &["waits for start-up IPI"]),
+    ("vcpu_dumpreg 0 9", &["vm0 has no vCPU 9"]),
+    ("vcpu_dumpreg 3 0", &["there is no VM 3"]),
+    ("int", &["kick", "console", "CPU0", "CPU1"]),
+    ("pt", &[]),
+    ("vioapic 0", &["DESTINATION", "high"]),
+    ("exits 0", &["vm0 vcpu0", "cpuid", "AVERAGE"]),
+    (
+        "memory",
+        &["nested-table frames", "hypervisor", "vm0 keeps"],
+    ),
+    ("cpuid 0", &["eax", "68747541"]),
+    ("rdmsr 1b", &["CPU 0 MSR 0x1b: 0x00000000fee00"]),
+    ("rdmsr -p1 1b", &["CPU 1 MSR 0x1b: 0x00000000fee00"]),
+    ("rdmsr -p9 1b", &["CPU 9 is not running"]),
+    ("wrmsr -p1 277 0007040600070406", &["CPU 1 MSR 0x277 <-"]),
+    ("dump 0 1000000 20", &["0000000001000010 "]),
+    ("dump 0 ffffffffffffffff", &["vm0 has no memory"]),
+    ("loglevel", &["4"]),
+    ("log", &["acrn-rs", "Service VM"]),
+    ("trace 0", &["last exit: cpuid vm0 vcpu0"]),
+    ("vm_pause 0", &["is the Service VM"]),
+    ("vm_resume 7", &["there is no VM 7"]),
+    ("vm_console 5", &["there is no VM 5"]),
+    ("format c:", &["unknown command `format`"]),
+    ("rdmsr", &["MSR is missing"]),
+];
+
+/// Keys, and what the command that they make says.
+const EDITED: &[(&str, &str)] = &[
+    ("verx\x08sion", "AMD SVM"),
+    ("rubbish\x15version", "AMD SVM"),
+    ("rubbish\x03version", "AMD SVM"),
+    // The line before the last, once more.
+    ("\x1b[A", "AMD SVM"),
+    ("\x07\x0c\x1b[5~\x7fversion", "AMD SVM"),
+];
+
+pub(super) fn commands(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let mut session = start(context, "loop", 2, false)?;
+    session.expect("looping", SOON)?;
+    session.to_hypervisor()?;
+    for (command, wanted) in COMMANDS {
+        let answer = session.hypervisor_command(command)?;
+        for text in *wanted {
+            if !answer.contains(text) {
+                bail!("`{command}` does not say {text:?} but:\n{answer}");
+            }
+        }
+    }
+    // Keys that edit: what is typed is not what is echoed.
+    for (keys, wanted) in EDITED {
+        session.vm.console.send_line(keys)?;
+        session.expect(wanted, SOON)?;
+        session.expect(HYPERVISOR_PROMPT, SOON)?;
+    }
+    // To the VM and back.
+    ensure!(session.show(0)?, "vm0 has no console");
+    session.to_hypervisor()?;
+    session.vm.console.send_line("poweroff")?;
+    session.vm.wait_for_end(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
+
+/// `reboot` resets the machine, which the emulator was told to take for its end.
+pub(super) fn reboot(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let mut session = start(context, "loop", 2, false)?;
+    session.expect("looping", SOON)?;
+    session.to_hypervisor()?;
+    session.vm.console.send_line("reboot")?;
+    session.vm.wait_for_end(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
+
+/// The console on a PCI card: without interrupt, and at ports that no PC has a UART at. The Service
+/// VM's is where it always is, and the card is not the Service VM's.
+pub(super) fn pci_card(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let tests = "ports,string_io,loop";
+    let mut machine = machine(context, tests, 2)?;
+    machine.uart = Some("pci-serial,addr=3".into());
+    if let Boot::Direct(set) = &mut machine.boot {
+        "uart=bdf@00:03.0 loglevel=1".clone_into(&mut set.hypervisor_args);
+    }
+    let mut session = Session::new(machine.start(context.layout, &context.log("card"))?);
+    let said = session.expect("looping", SOON)?;
+    ensure!(!said.contains("FAIL"), "{said}");
+    session.to_hypervisor()?;
+    let version = session.hypervisor_command("version")?;
+    ensure!(version.contains("AMD SVM"), "{version}");
+    session.vm.console.send_line("poweroff")?;
+    session.vm.wait_for_end(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
