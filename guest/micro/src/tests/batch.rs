@@ -53,6 +53,7 @@ fn shared(t: &Test, name: &str, call: impl FnOnce() -> i64) -> i64 {
     let (ticks, counted, start) = (count(TICK), counter(), cpu::rdtsc());
     let result = call();
     let took = cpu::rdtsc().wrapping_sub(start) / cpu::tsc_khz();
+    // Turns are fair over longer times only.
     let (ticks, counted) = (count(TICK) - ticks, counter() != counted);
     print!("{name}: {took} ms, {ticks} ticks\n");
     expect!(
@@ -62,7 +63,7 @@ fn shared(t: &Test, name: &str, call: impl FnOnce() -> i64) -> i64 {
     );
     expect!(
         t,
-        counted,
+        counted || took < 300,
         "{name}: the other VM of the CPU has stood still"
     );
     result
