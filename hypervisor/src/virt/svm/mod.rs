@@ -556,7 +556,16 @@ impl SvmCpu {
             out,
             "cs {:04x} attr {:03x} base {:x}  ss {:04x}  tr {:04x}  cpl {}  efer {:x}\r",
             s.cs.selector, s.cs.attributes, s.cs.base, s.ss.selector, s.tr.selector, s.cpl, s.efer
-        )
+        )?;
+        // QEMU's CPUs share a word of flags with CPU 0 without a lock: when another one loads
+        // x87 state just as CPU 0 leaves its guest, nested paging stays on.
+        if s.rip == &raw const vmcb::svm_left as u64 {
+            writeln!(
+                out,
+                "this is the host's own state: a defect of QEMU's emulation, not of the guest\r"
+            )?;
+        }
+        Ok(())
     }
 }
 

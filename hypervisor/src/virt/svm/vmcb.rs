@@ -209,6 +209,8 @@ unsafe extern "C" {
     /// # Safety
     /// `vmcb` is a complete, page-aligned control block at its physical address; `host` holds the
     /// host state of this CPU as VMSAVE stored it.
+    /// Where the host goes on behind #VMEXIT.
+    pub static svm_left: u8;
     pub fn svm_enter(registers: *mut Registers, vmcb: *mut Vmcb, host: *mut crate::percpu::Page);
 }
 
@@ -262,6 +264,8 @@ svm_enter:
     sti                              // with GIF clear: lets host interrupts end the guest
     vmload rax
     vmrun rax
+.global svm_left
+svm_left:
     vmsave rax
     cli
     push rdi
