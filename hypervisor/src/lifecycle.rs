@@ -184,6 +184,22 @@ fn end_vm(vcpu: &'static Vcpu, local: &mut Local, reason: &str) -> Next {
     ioreq::power_off(vcpu, local)
 }
 
+/// The operator wants the VM to end or to start anew, which is its Device Model's work: it is told
+/// as the guest itself would, once it owes no other answer.
+pub fn end_by_owner(vcpu: &Vcpu, local: &mut Local, bits: u32) {
+    let bits = bits & (request::OFF | request::RESET);
+    if vcpu.wait() == Wait::Io {
+        vcpu.shared.requests.fetch_or(bits, Ordering::SeqCst);
+        return;
+    }
+    // Both leave the vCPU waiting for good.
+    let _ = if bits & request::OFF != 0 {
+        ioreq::power_off(vcpu, local)
+    } else {
+        ioreq::reset(vcpu, local)
+    };
+}
+
 /// Registers of a vCPU in the log.
 fn dump(local: &Local) {
     let r = &local.registers;

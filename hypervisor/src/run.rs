@@ -314,6 +314,9 @@ fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
                 .fetch_or(request::NMI, Ordering::SeqCst);
         }
     }
+    if bits & (request::OFF | request::RESET) != 0 {
+        crate::lifecycle::end_by_owner(vcpu, local, bits);
+    }
     if bits & request::STOP != 0 {
         vcpu.set_wait(Wait::Stopped);
     }

@@ -26,6 +26,9 @@ pub mod request {
     pub const EXTINT: u32 = 1 << 5;
     pub const TIMER: u32 = 1 << 6;
     pub const STOP: u32 = 1 << 7;
+    /// The VM is to be switched off, or reset, by its Device Model.
+    pub const OFF: u32 = 1 << 8;
+    pub const RESET: u32 = 1 << 9;
 }
 
 /// Why a vCPU does not run.

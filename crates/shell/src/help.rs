@@ -78,12 +78,12 @@ pub const COMMANDS: [Help; 24] = [
     Help {
         name: "vm_reset",
         args: "VM",
-        text: "restart a VM",
+        text: "have a running VM reset by its Device Model",
     },
     Help {
         name: "vm_stop",
         args: "VM",
-        text: "switch a VM off",
+        text: "have a running VM switched off by its Device Model",
     },
     Help {
         name: "int",

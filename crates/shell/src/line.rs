@@ -4,6 +4,7 @@
 //! is ASCII, so a byte is a column. Only backspaces, blanks and the text itself are sent, which
 //! every terminal understands.
 
+use crate::help::COMMANDS;
 use arrayvec::{ArrayString, ArrayVec};
 
 /// Longest line, in bytes.
@@ -18,7 +19,10 @@ const CTRL_A: u8 = 0x01;
 const CTRL_C: u8 = 0x03;
 const CTRL_E: u8 = 0x05;
 const BACKSPACE: u8 = 0x08;
+const TAB: u8 = 0x09;
+const CTRL_K: u8 = 0x0B;
 const CTRL_U: u8 = 0x15;
+const CTRL_W: u8 = 0x17;
 const ESCAPE: u8 = 0x1B;
 const DELETE: u8 = 0x7F;
 const BELL: u8 = 0x07;
@@ -106,6 +110,13 @@ impl LineEditor {
                 self.delete(echo);
             }
             CTRL_U => self.replace("", echo),
+            CTRL_K => {
+                while self.cursor < self.line.len() {
+                    self.delete(echo);
+                }
+            }
+            CTRL_W => self.erase_word(echo),
+            TAB => self.complete(echo),
             CTRL_A => self.home(echo),
             CTRL_E => self.end(echo),
             ESCAPE => self.sequence = Sequence::Escape,
@@ -155,6 +166,46 @@ impl LineEditor {
         self.show_rest(echo);
         echo(b' ');
         self.back(self.line.len() + 1 - self.cursor, echo);
+    }
+
+    /// Removes the blanks before the cursor and the word before these.
+    fn erase_word(&mut self, echo: &mut impl FnMut(u8)) {
+        for blank in [true, false] {
+            let is_one = |line: &[u8], at: usize| (line[at] == b' ') == blank;
+            while self.cursor > 0 && is_one(&self.line, self.cursor - 1) {
+                self.left(echo);
+                self.delete(echo);
+            }
+        }
+    }
+
+    /// Completes the command's name, as far as all commands that begin like it agree. A bell says
+    /// that there is nothing to add.
+    fn complete(&mut self, echo: &mut impl FnMut(u8)) {
+        let typed = self.line.len();
+        let mut names = COMMANDS
+            .iter()
+            .map(|help| help.name.as_bytes())
+            .filter(|name| name.starts_with(&self.line) && self.cursor == typed);
+        let Some(first) = names.next() else {
+            echo(BELL);
+            return;
+        };
+        let shared = |name: &[u8]| first.iter().zip(name).take_while(|(a, b)| a == b).count();
+        let mut length = first.len();
+        let mut is_alone = true;
+        for name in names {
+            length = length.min(shared(name));
+            is_alone = false;
+        }
+        first[typed..length]
+            .iter()
+            .for_each(|&byte| self.insert(byte, echo));
+        if is_alone {
+            self.insert(b' ', echo);
+        } else if length == typed {
+            echo(BELL);
+        }
     }
 
     fn left(&mut self, echo: &mut impl FnMut(u8)) {
@@ -289,6 +340,20 @@ mod tests {
         assert_eq!(lines(b"ab\x1BOD\x1BODx\x1BOC\x1BOCy\r"), ["xaby"]);
         assert_eq!(lines(b"abc\x15d\r"), ["d"]);
         assert_eq!(lines(b"abc\x03d\r"), ["", "d"]);
+        assert_eq!(lines(b"one two  \x17x\r"), ["one x"]);
+        assert_eq!(lines(b"one\x17\x17\x17x\r"), ["x"]);
+        assert_eq!(lines(b"abcd\x1B[D\x1B[D\x0B\x0Bx\r"), ["abx"]);
+    }
+
+    #[test]
+    fn tab_completes_the_name_of_a_command_as_far_as_it_is_clear() {
+        assert_eq!(lines(b"ver\t\r"), ["version "]);
+        assert_eq!(lines(b"vm_\tl\t\r"), ["vm_list "]);
+        assert_eq!(lines(b"v\t\r"), ["v"]);
+        assert_eq!(lines(b"vm_re\t\t1\r"), ["vm_res1"]);
+        assert_eq!(lines(b"log\t\r"), ["log"]);
+        assert_eq!(lines(b"\tx\t\x1B[D\t\r"), ["x"]);
+        assert_eq!(lines(b"dump 0\t\r"), ["dump 0"]);
     }
 
     #[test]
@@ -338,7 +403,7 @@ mod tests {
             keys in proptest::collection::vec(
                 proptest::sample::select(vec![
                     "\x1B[A", "\x1B[B", "\x1B[C", "\x1B[D", "\x1B[H", "\x1B[F", "\x1B[3~", "\x08",
-                    "\x15", "a", "b ", "\r", "hello",
+                    "\x15", "\x17", "\x0B", "\t", "v", "a", "b ", "\r", "hello",
                 ]),
                 0..80,
             ),

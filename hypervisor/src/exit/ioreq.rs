@@ -162,6 +162,15 @@ pub fn power_off(vcpu: &Vcpu, local: &mut Local) -> Next {
     submit_port(vcpu, PM1A_CONTROL, 2, Some(S5))
 }
 
+/// Tells the Device Model that the VM wants to be reset, as a guest's write to the reset control
+/// register would.
+pub fn reset(vcpu: &Vcpu, local: &mut Local) -> Next {
+    const RESET_CONTROL: u16 = 0xcf9;
+    const FULL_RESET: u32 = 0xe;
+    local.pending_io = PendingIo::Ending;
+    submit_port(vcpu, RESET_CONTROL, 1, Some(FULL_RESET))
+}
+
 /// The answer is there: ends the instruction.
 pub fn complete(vcpu: &'static Vcpu, local: &mut Local) {
     let Some(slot) = slot(vcpu) else { return };

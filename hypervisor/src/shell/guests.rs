@@ -3,7 +3,7 @@
 use super::say;
 use super::work::{Answer, Snapshot, Work, ask};
 use crate::console::Out;
-use crate::vcpu::{Vcpu, Wait};
+use crate::vcpu::{Vcpu, Wait, request};
 use crate::virt::Exit;
 use crate::vm::{self, Vm};
 use acrn_abi::{Gpa, VcpuId, VmId};
@@ -264,15 +264,21 @@ pub(super) fn resume(id: VmId) {
     }
 }
 
-pub(super) fn reset(id: VmId) {
-    if user(id).is_some() {
-        say(format_args!("only its Device Model can reset vm{id}"));
-    }
-}
-
-/// Its Device Model still owns it and destroys it.
-pub(super) fn stop(id: VmId) {
-    pause(id);
+/// Has a VM's Device Model switch it off ([`request::OFF`]) or reset it ([`request::RESET`]).
+pub(super) fn end(id: VmId, bits: u32) {
+    let Some(vm) = user(id) else { return };
+    let state = *vm.state.lock();
+    let Some(vcpu) = vm.vcpu(0).filter(|_| state == VmState::Running) else {
+        say(format_args!("vm{id} is {state}; only a running VM can end"));
+        return;
+    };
+    vcpu.ask(bits);
+    let what = if bits & request::OFF != 0 {
+        "switch it off"
+    } else {
+        "reset it"
+    };
+    say(format_args!("vm{id}'s Device Model is asked to {what}"));
 }
 
 /// Stops every VM, before the machine ends.

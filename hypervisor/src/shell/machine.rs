@@ -3,7 +3,8 @@
 use super::guests::known as guests;
 use super::say;
 use super::work::{Answer, Work, ask};
-use crate::arch::{apic, boot, cpu, tsc};
+use crate::arch::cpu::{self, msr};
+use crate::arch::{apic, boot, tsc};
 use crate::console::Out;
 use crate::irq::{self, Source};
 use crate::memory::{self, Frames};
@@ -166,8 +167,32 @@ pub(super) fn read_msr(cpu: Option<PcpuId>, msr: u32) {
     }
 }
 
+/// Registers on which the hypervisor itself stands: its mode, its interrupts, its clock, its data.
+fn is_own(index: u32) -> bool {
+    matches!(
+        index,
+        msr::EFER
+            | msr::APIC_BASE
+            | msr::FS_BASE
+            | msr::GS_BASE
+            | msr::TSC
+            | msr::TSC_ADJUST
+            | msr::PAT
+            | msr::VM_CR
+            | msr::VM_HSAVE_PA
+            | 0x800..=0x8ff
+    )
+}
+
 pub(super) fn write_msr(cpu: Option<PcpuId>, msr: u32, value: u64) {
     let Some(id) = chosen(cpu) else { return };
+    let same = matches!(ask(id, Work::ReadMsr(msr)), Answer::Value(old) if old == value);
+    if is_own(msr) && !same {
+        say(format_args!(
+            "MSR {msr:#x} is the hypervisor's own and stays as it is"
+        ));
+        return;
+    }
     match ask(id, Work::WriteMsr(msr, value)) {
         Answer::Done => say(format_args!("CPU {id} MSR {msr:#x} <- {value:#018x}")),
         other => complain(id, msr, &other),

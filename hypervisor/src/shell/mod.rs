@@ -10,7 +10,9 @@ pub mod work;
 
 use crate::console::{self, Out};
 use crate::power;
+use crate::vcpu::request;
 use acrn_abi::VmId;
+use acrn_lifecycle::VmState;
 use acrn_shell::{COMMANDS, Command, Help, LineEditor, PROMPT};
 use core::fmt::Write;
 use spin::{Mutex, MutexGuard};
@@ -93,7 +95,12 @@ fn say(text: core::fmt::Arguments<'_>) {
 /// Carries a command out; `false` when the console is no longer the shell's.
 fn execute(command: Command) -> bool {
     match command {
-        Command::Help(None) => COMMANDS.iter().for_each(|help| say(format_args!("{help}"))),
+        Command::Help(None) => {
+            COMMANDS.iter().for_each(|help| say(format_args!("{help}")));
+            say(format_args!(
+                "Tab completes a command, the arrow keys edit and recall, Ctrl-C forgets the line."
+            ));
+        }
         Command::Help(Some(help)) => explain(help),
         Command::Version => machine::version(),
         Command::VmList => guests::list_vms(),
@@ -102,8 +109,8 @@ fn execute(command: Command) -> bool {
         Command::VmConsole(vm) => return !attach(vm),
         Command::VmPause(vm) => guests::pause(vm),
         Command::VmResume(vm) => guests::resume(vm),
-        Command::VmReset(vm) => guests::reset(vm),
-        Command::VmStop(vm) => guests::stop(vm),
+        Command::VmReset(vm) => guests::end(vm, request::RESET),
+        Command::VmStop(vm) => guests::end(vm, request::OFF),
         Command::Interrupts => machine::interrupts(),
         Command::PassThrough => machine::pass_through(),
         Command::Vioapic(vm) => guests::ioapic(vm),
@@ -144,7 +151,12 @@ fn attach(id: VmId) -> bool {
         return false;
     };
     if vm.uart.lock().port == 0 {
-        say(format_args!("vm{id} has no console UART"));
+        let state = *vm.state.lock();
+        let hint = match state {
+            VmState::Created => "its Device Model is still at work; try again",
+            _ => "`acrn-dm -l com1,hv` gives it one",
+        };
+        say(format_args!("vm{id} has no console UART; {hint}"));
         return false;
     }
     say(format_args!(

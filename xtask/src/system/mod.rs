@@ -148,6 +148,11 @@ pub const CASES: &[Case] = &[
         run: shell::commands,
     },
     Case {
+        name: "shell_guests",
+        catches: "commands about User VMs in each state, and what their Device Model is asked",
+        run: shell::guests,
+    },
+    Case {
         name: "shell_reboot",
         catches: "a `reboot` that does not reset the machine",
         run: shell::reboot,

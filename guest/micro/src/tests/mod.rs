@@ -52,6 +52,7 @@ pub const TESTS: &[Entry] = &[
     ("vm_slots", true, vm::slots),
     ("vm_scattered", true, batch::scattered),
     ("vm_cycles", false, vm::cycles),
+    ("vm_shell", false, vm::shell),
     ("wait", false, vm::wait),
     ("tables_in_mmio", false, fatal::tables_in_mmio),
     ("code_in_mmio", false, fatal::code_in_mmio),

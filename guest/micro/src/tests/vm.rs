@@ -541,6 +541,34 @@ pub(super) fn cycles(t: &Test) {
     cpu::disable_interrupts();
 }
 
+/// Two VMs for the hypervisor's shell, one that runs and one that was only made; what the first one
+/// asks is shown and answered until there is a key.
+pub(super) fn shell(t: &Test) {
+    hypercall(Id::SET_CALLBACK_VECTOR, UPCALL.into(), 0);
+    cpu::enable_interrupts();
+    let (Ok(one), Ok(two)) = (
+        UserVm::prepared(b"runner", 2, COUNTING),
+        UserVm::create(b"bare", 1),
+    ) else {
+        expect!(t, false, "CREATE_VM");
+        return;
+    };
+    expect!(t, one.start() == 0, "START_VM");
+    print!("waiting for a key\n");
+    while cpu::inb(0x3fd) & 1 == 0 {
+        if processed().load(Ordering::SeqCst) == State::PENDING.0 {
+            if let Some(asked) = request() {
+                print!("asked {:#x} <- {:#x}\n", asked.address, asked.value);
+                one.answer(0);
+            }
+        }
+        cpu::relax();
+    }
+    cpu::inb(0x3f8);
+    expect!(t, one.destroy() == 0 && two.destroy() == 0, "DESTROY_VM");
+    cpu::disable_interrupts();
+}
+
 /// Waits for a key, so that the host can look at the hypervisor meanwhile.
 pub(super) fn wait(_: &Test) {
     print!("waiting for a key\n");
