@@ -270,7 +270,8 @@ fn run(
             Next::Continue => {}
             other => return other,
         }
-        if slice.is_some_and(|end| start > end) || !vcpu.vm().may_run() {
+        // Who stops the VM asks for attention, too.
+        if slice.is_some_and(|end| start > end) {
             return Next::Continue;
         }
     }

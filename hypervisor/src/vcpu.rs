@@ -6,10 +6,10 @@
 //! hypercall that has stopped the VM and waited for `on_cpu` to fall.
 
 use crate::exit::PendingIo;
+use crate::percpu;
 use crate::stats::ExitStats;
 use crate::virt::{Registers, VirtCpu};
 use crate::vm::Vm;
-use crate::{percpu, vm};
 use acrn_abi::{PcpuId, VcpuId, Vector, VmId};
 use acrn_vdev::lapic::{PostedInterrupts, VLapic};
 use core::cell::UnsafeCell;
@@ -116,6 +116,8 @@ pub struct XsaveArea(pub [u8; 4096]);
 /// A virtual CPU.
 pub struct Vcpu {
     vm: VmId,
+    /// Its VM's slot.
+    home: *const Vm,
     /// Number in its VM.
     pub id: VcpuId,
     /// What any CPU may touch.
@@ -123,14 +125,20 @@ pub struct Vcpu {
     local: UnsafeCell<Local>,
 }
 
-// SAFETY: `local` is reached only under the rule in the module's head; the rest is atomics.
+// SAFETY: `local` is reached only under the rule in the module's head; `home` is Sync itself; the
+// rest is atomics.
 unsafe impl Sync for Vcpu {}
 
 impl Vcpu {
-    /// An unused vCPU for a static table.
-    pub const fn new(vm: u16, id: u16) -> Self {
+    /// An unused vCPU for the table of VMs.
+    ///
+    /// # Safety
+    /// `home` is the place of the VM with this number, which is written before the vCPU is used
+    /// and then lives for ever.
+    pub const unsafe fn new(home: *const Vm, vm: u16, id: u16) -> Self {
         Self {
             vm: VmId(vm),
+            home,
             id: VcpuId(id),
             shared: Shared {
                 posted: PostedInterrupts::new(),
@@ -163,7 +171,8 @@ impl Vcpu {
     /// Its VM.
     #[inline]
     pub fn vm(&self) -> &'static Vm {
-        vm::get(self.vm)
+        // SAFETY: the promise to `new`.
+        unsafe { &*self.home }
     }
 
     /// Number of its VM.

@@ -85,8 +85,12 @@ pub fn make_table() -> Option<()> {
     for id in 0..MAX_VMS as u16 {
         let vcpus = place::<Vcpu>(MAX_VCPUS)?;
         for index in 0..MAX_VCPUS as u16 {
-            // SAFETY: inside the memory that was just taken for this many vCPUs.
-            unsafe { fill(vcpus.add(index.into()), || Vcpu::new(id, index)) };
+            // SAFETY: inside the memory that was just taken for this many vCPUs; their VM is
+            // written below, before the table is shown to anybody.
+            unsafe {
+                let home = table.add(id.into()).cast_const();
+                fill(vcpus.add(index.into()), || Vcpu::new(home, id, index));
+            }
         }
         // SAFETY: all MAX_VCPUS elements have been written and live for ever; likewise the slot
         // is inside the table.

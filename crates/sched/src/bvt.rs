@@ -72,6 +72,8 @@ pub(crate) struct Bvt {
     mcu: u64,
     csa: u64,
     entities: [Entity; CAPACITY],
+    /// Entities that are warped at times.
+    warping: u32,
     /// System virtual time: the least AVT of runnable entities; never goes back.
     svt: i64,
     /// End of the current turn.
@@ -88,6 +90,7 @@ impl Bvt {
             mcu,
             csa: mcu.saturating_mul(csa.into()).min(LONGEST),
             entities: [Entity::NONE; CAPACITY],
+            warping: 0,
             svt: 0,
             turn_end: 0,
             is_outdone: false,
@@ -116,6 +119,11 @@ impl Bvt {
             is_warped: params.warp_value != 0,
             ..Entity::NONE
         };
+        if params.warp_value > 0 {
+            self.warping |= id.bit();
+        } else {
+            self.warping &= !id.bit();
+        }
         Ok(())
     }
 
@@ -155,19 +163,17 @@ impl Bvt {
 
     /// Lets entities warp again whose time has come, and keeps the system virtual time.
     pub fn refresh(&mut self, common: &Common, now: u64) {
-        let mut least = i64::MAX;
-        for id in members(common.known) {
+        for id in members(self.warping & common.known) {
             let entity = &mut self.entities[id.index()];
-            if !entity.is_warped && entity.warp > 0 && now >= entity.unwarp_until {
+            if !entity.is_warped && now >= entity.unwarp_until {
                 entity.is_warped = true;
                 entity.warp_used = 0;
                 // Only a waiting one can outdo the current.
                 self.is_outdone |= common.waiting() & id.bit() != 0;
             }
-            if common.runnable & id.bit() != 0 {
-                least = least.min(entity.avt);
-            }
         }
+        let runnable = members(common.runnable).map(|id| self.entities[id.index()].avt);
+        let least = runnable.min().unwrap_or(i64::MAX);
         if least != i64::MAX {
             self.svt = self.svt.max(least);
         }
@@ -245,9 +251,9 @@ impl Bvt {
     }
 
     pub fn next_tick(&self, common: &Common, now: u64) -> u64 {
-        let unwarps = members(common.waiting()).filter_map(|id| {
+        let unwarps = members(common.waiting() & self.warping).filter_map(|id| {
             let entity = &self.entities[id.index()];
-            (!entity.is_warped && entity.warp > 0).then_some(entity.unwarp_until)
+            (!entity.is_warped).then_some(entity.unwarp_until)
         });
         // A turn that is over without anybody behind goes on for one MCU at a time.
         let end = if self.turn_end > now {

@@ -144,6 +144,8 @@ struct Common {
     current: Option<EntityId>,
     /// When `current` was charged last.
     since: u64,
+    /// Since then an entity has come, gone, or got or lost something to do.
+    changed: bool,
     run_time: [u64; CAPACITY],
 }
 
@@ -193,6 +195,7 @@ impl Scheduler {
             runnable: 0,
             current: None,
             since: 0,
+            changed: true,
             run_time: [0; CAPACITY],
         };
         let state = match policy {
@@ -225,6 +228,7 @@ impl Scheduler {
             State::Bvt(bvt) => bvt.add(id, &params)?,
         }
         self.common.known |= id.bit();
+        self.common.changed = true;
         self.common.run_time[id.index()] = 0;
         Ok(())
     }
@@ -236,6 +240,7 @@ impl Scheduler {
         }
         self.block(id, now);
         self.common.known &= !id.bit();
+        self.common.changed = true;
         true
     }
 
@@ -262,6 +267,7 @@ impl Scheduler {
         }
         self.charge(now);
         self.common.runnable &= !id.bit();
+        self.common.changed = true;
         if self.common.current == Some(id) {
             self.common.current = None;
         }
@@ -287,7 +293,11 @@ impl Scheduler {
     /// Accounts for the time since the last call to the running entity.
     pub fn charge(&mut self, now: u64) {
         let elapsed = now.saturating_sub(self.common.since);
-        self.common.since = self.common.since.max(now);
+        if elapsed == 0 && !self.common.changed {
+            return;
+        }
+        self.common.changed = false;
+        self.common.since += elapsed;
         if let Some(id) = self.common.current {
             let total = &mut self.common.run_time[id.index()];
             *total = total.saturating_add(elapsed);
