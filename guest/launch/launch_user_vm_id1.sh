@@ -2,8 +2,8 @@
 # Starts a post-launched User VM and stays until it has powered off.
 #
 # Everything that a second VM needs to be different comes from the environment
-# (VM_ID, VM_NAME, KERNEL, RAMDISK, DISK, MEMORY_MIB, CPU_AFFINITY, BOOTARGS, CONSOLE), so
-# launch_user_vm_id2.sh is this script with other values. Whatever the script
+# (VM_ID, VM_NAME, KERNEL, RAMDISK, DISK, MEMORY_MIB, CPU_AFFINITY, BOOTARGS, CONSOLE,
+# DM_OPTIONS), so launch_user_vm_id2.sh is this script with other values. Whatever the script
 # changes in the Service VM (TAP device, reserved huge pages) is put back on
 # every way out. Exit status: 1 for a precondition that is not met, otherwise
 # that of acrn-dm.
@@ -22,6 +22,8 @@ console=${CONSOLE:-hv}
 root=${ROOT_DEVICE:-/dev/vda}
 bootargs=${BOOTARGS:-root=${root} rw console=ttyS0 no_timer_check tsc=reliable vm_name=user-vm${vm_id} vm_ip=192.168.100.$((vm_id + 1))}
 dm=${ACRN_DM:-acrn-dm}
+# Further words for acrn-dm, split at blanks.
+read -r -a dm_options <<<"${DM_OPTIONS:-}"
 
 hugepages=/sys/kernel/mm/hugepages/hugepages-2048kB
 hugepages_added=0
@@ -119,7 +121,7 @@ dm_params=(
     -s 5,virtio-rnd
 )
 [ -z "$ramdisk" ] || dm_params+=(-r "$ramdisk")
-dm_params+=("$vm_name")
+dm_params+=("${dm_options[@]}" "$vm_name")
 
 echo "Launch device model with parameters: ${dm_params[*]}"
 # In the background, so that a signal to this script is handled at once; standard

@@ -1,9 +1,13 @@
-//! Options of `virtio-console`: `[@]backend:port[=path][:socket_type]`.
+//! Options of `virtio-console`: `[@]backend:port[=path][:socket_type]`, with commas between
+//! ports.
 
 use std::path::PathBuf;
 
 use crate::pci::DeviceError;
 use crate::virtio::options::{OptionList, refuse};
+
+/// Ports of a device at most.
+pub const MAX_PORTS: usize = 16;
 
 /// Name of the device in errors.
 pub const NAME: &str = "virtio-console";
@@ -25,7 +29,7 @@ pub enum Kind {
     SocketClient,
 }
 
-/// The port as described.
+/// A port as described.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsoleOptions {
     /// What it is connected to.
@@ -34,27 +38,42 @@ pub struct ConsoleOptions {
     pub port: String,
     /// File, socket, terminal or link.
     pub path: Option<PathBuf>,
+    /// Marked with `@`: the guest's kernel may use it as a console.
+    pub console: bool,
 }
 
 impl ConsoleOptions {
-    /// Reads the option string.
+    /// Reads the option string: one port or more.
     ///
     /// # Errors
-    /// An unknown backend, a path that is missing, or more than one port.
-    pub fn parse(text: &str) -> Result<Self, DeviceError> {
-        let mut ports = OptionList::new(text).map(|option| option.text);
+    /// An unknown backend, a path that is missing, too many ports, or standard input and
+    /// output for two of them.
+    pub fn parse(text: &str) -> Result<Vec<Self>, DeviceError> {
         let wrong = |option: &str, remedy: &str| Err(refuse(NAME, option, remedy.to_owned()));
-        let Some(port) = ports.next() else {
-            return wrong(text, "name a backend, for example @stdio:console");
-        };
-        if let Some(second) = ports.next() {
-            return wrong(
-                second,
-                "a console has one port: add another virtio-console for it",
-            );
+        let mut ports: Vec<Self> = Vec::new();
+        for option in OptionList::new(text) {
+            let port = Self::parse_port(option.text)?;
+            if ports.len() == MAX_PORTS {
+                return wrong(option.text, "a console has 16 ports at most");
+            }
+            let stdio = |port: &Self| port.kind == Kind::Stdio;
+            if stdio(&port) && ports.iter().any(stdio) {
+                return wrong(option.text, "one port can have standard input and output");
+            }
+            ports.push(port);
         }
-        // `@` marks the port for the kernel's console; with one port it is that anyway.
-        let described = port.strip_prefix('@').unwrap_or(port);
+        if ports.is_empty() {
+            return wrong(text, "name a backend, for example @stdio:console");
+        }
+        Ok(ports)
+    }
+
+    fn parse_port(port: &str) -> Result<Self, DeviceError> {
+        let wrong = |option: &str, remedy: &str| Err(refuse(NAME, option, remedy.to_owned()));
+        let (described, console) = match port.strip_prefix('@') {
+            Some(described) => (described, true),
+            None => (port, false),
+        };
         let (backend, rest) = described.split_once(':').unwrap_or((described, ""));
         let (name, path) = match rest.split_once('=') {
             Some((name, path)) => (name, Some(path)),
@@ -87,6 +106,7 @@ impl ConsoleOptions {
             kind,
             port: name.to_owned(),
             path,
+            console,
         })
     }
 }
@@ -96,7 +116,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> (Kind, String, Option<PathBuf>) {
-        let options = ConsoleOptions::parse(text).unwrap();
+        let options = ConsoleOptions::parse(text).unwrap().remove(0);
         (options.kind, options.port, options.path)
     }
 
@@ -126,12 +146,20 @@ mod tests {
     }
 
     #[test]
+    fn a_console_has_several_ports_and_those_with_a_mark_are_consoles() {
+        let ports = ConsoleOptions::parse("@stdio:a,pty:b,@file:c=/l").unwrap();
+        let found: Vec<_> = ports.iter().map(|p| (&p.port[..], p.console)).collect();
+        assert_eq!(found, [("a", true), ("b", false), ("c", true)]);
+    }
+
+    #[test]
     fn each_mistake_is_named_with_a_remedy() {
         for (text, named) in [
             ("", "@stdio"),
             ("serial:x", "stdio, tty"),
             ("file:x", "needs a path"),
-            ("stdio:a,pty:b", "pty:b"),
+            ("stdio:a,@stdio:b", "@stdio:b"),
+            (&"pty:p,".repeat(17), "16 ports"),
         ] {
             let error = ConsoleOptions::parse(text).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

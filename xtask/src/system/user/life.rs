@@ -14,8 +14,8 @@ const TRANSFER: Duration = Duration::from_secs(300);
 
 /// Receiving with busybox's nc: it takes the end of its input for the end of its peer's
 /// wish to hear, so its input is a pipe that never ends.
-const OPEN_INPUT: &str = "0<>/tmp/hold";
-const MAKE_INPUT: &str = "[ -p /tmp/hold ] || mkfifo /tmp/hold";
+pub(super) const OPEN_INPUT: &str = "0<>/tmp/hold";
+pub(super) const MAKE_INPUT: &str = "[ -p /tmp/hold ] || mkfifo /tmp/hold";
 
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 

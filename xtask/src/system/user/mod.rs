@@ -6,9 +6,11 @@
 
 mod bad;
 mod death;
+mod devices;
 mod life;
+mod memory;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Context;
 use super::support::{self, BOOT, COMMAND, POWER_OFF};
@@ -76,6 +78,36 @@ pub(super) const CASES: &[Case] = &[
         name: "kill_dm_while_writing",
         catches: "memory lost by kill -9 of acrn-dm; a disk that does not recover",
         run: death::kill_while_writing,
+    },
+    Case {
+        name: "user_vm_consoles",
+        catches: "serial ports and consoles on TCP, sockets, pseudo-terminals, files; SIGINT",
+        run: devices::consoles,
+    },
+    Case {
+        name: "user_vm_disks",
+        catches: "read-only disks, flushes that are lost or needless, queues, io_uring, discard",
+        run: devices::disks,
+    },
+    Case {
+        name: "user_vm_queues",
+        catches: "a network adapter with several queues, offloads; entropy",
+        run: devices::queues,
+    },
+    Case {
+        name: "user_vm_memory_zeroed",
+        catches: "data of a guest in memory that the Service VM gets back",
+        run: memory::zeroed,
+    },
+    Case {
+        name: "user_vm_ordinary_memory",
+        catches: "a VM that needs huge pages where there are none",
+        run: memory::ordinary,
+    },
+    Case {
+        name: "user_vm_elf",
+        catches: "static programs as guests, exit codes that they choose, the end by force",
+        run: memory::elf,
     },
     Case {
         name: "disk_shrinks",
@@ -172,6 +204,22 @@ impl Machine {
             self.power_off_user(id)?;
         }
         self.service()
+    }
+
+    /// Ends all User VMs and tells what the Service VM has then.
+    fn without_users_and_belongings(&mut self) -> Result<String> {
+        self.without_users()?;
+        self.belongings()
+    }
+
+    /// Makes sure that the Service VM has what it had `before`.
+    fn still_has(&mut self, before: &str) -> Result<()> {
+        let now = self.belongings()?;
+        ensure!(
+            now == before,
+            "the Service VM had:\n{before}\nand has now:\n{now}"
+        );
+        Ok(())
     }
 
     /// Runs a command of the hypervisor's shell; its prompt is shown then.

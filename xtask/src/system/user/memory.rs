@@ -1,0 +1,101 @@
+//! Where a guest's memory comes from and what is left in it; programs without a kernel.
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{COMMAND, Machine};
+use crate::demo;
+
+/// Where `acrn-dm` writes the first ACPI table, which begins with these bytes.
+const RSDP: u64 = 0xf_2400;
+const RSDP_BYTES: &str = "52 53 44 20 50 54 52 20";
+const ZEROS: &str = "00 00 00 00 00 00 00 00";
+
+/// The end of a VM leaves nothing of it in the pages that the Service VM gets back.
+pub(super) fn zeroed(machine: &mut Machine) -> Result<()> {
+    machine.without_users()?;
+    machine.user(1)?;
+    let guest = machine.hypervisor(&format!("dump 1 {RSDP:#x} 8"))?;
+    ensure!(guest.contains(RSDP_BYTES), "the guest's table is {guest}");
+    // The page frame in the Service VM, which sees memory at its own addresses.
+    let place = machine.service()?.check(
+        &format!(
+            "pid=$({}); start=$(sed -n 's/-.*acrn-guest.*//p' /proc/$pid/maps | head -n 1); \
+             entry=$(dd if=/proc/$pid/pagemap bs=8 count=1 skip=$(((0x$start + {RSDP}) / 4096)) \
+             2>/dev/null | od -An -tx8 | tr -d ' '); \
+             echo $(((0x$entry & 0x7fffffffffffff) * 4096 + {RSDP} % 4096))",
+            demo::process(1)
+        ),
+        COMMAND,
+    )?;
+    let place: u64 = place.parse().with_context(|| format!("no page: {place}"))?;
+    ensure!(place > 0x10_0000, "the page is at {place:#x}");
+    machine.power_off_user(1)?;
+    let left = machine.hypervisor(&format!("dump 0 {place:#x} 8"))?;
+    ensure!(left.contains(ZEROS), "what is left of the VM: {left}");
+    Ok(())
+}
+
+/// Without huge pages a VM gets ordinary memory, and a sentence says so.
+pub(super) fn ordinary(machine: &mut Machine) -> Result<()> {
+    let before = machine.without_users_and_belongings()?;
+    let lent = machine.memory()?;
+    machine.service()?.check(
+        "mkdir /tmp/nothing && mount --bind /tmp/nothing /sys/kernel/mm/hugepages",
+        COMMAND,
+    )?;
+    let started = machine.start_user(1, "MEMORY_MIB=128 launch_user_vm_id1.sh");
+    machine.service()?.check(
+        "umount /sys/kernel/mm/hugepages && rmdir /tmp/nothing",
+        COMMAND,
+    )?;
+    started?;
+    machine.user(1)?.check(
+        "head -c 32m /dev/urandom >/dev/shm/noise && sync && rm /dev/shm/noise",
+        COMMAND,
+    )?;
+    let log = machine.power_off_user(1)?;
+    ensure!(
+        log.contains("no huge pages for the guest"),
+        "acrn-dm does not say that it uses ordinary memory:\n{log}"
+    );
+    let now = machine.memory()?;
+    ensure!(now == lent, "memory was {lent:?} and is {now:?}");
+    machine.still_has(&before)
+}
+
+/// A 64-bit ELF file that writes 5 to the debug-exit port: headers of 0x78 bytes, one
+/// segment for 1 MiB, and `mov dx, 0xf4; mov al, 5; out dx, al; hlt`.
+const PROGRAM: &str = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00\x01\x00\x00\x00\x78\x00\x10\x00\x00\x00\x00\x00\x40\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x40\x00\x38\x00\x01\x00\x40\x00\x00\x00\x00\x00\x01\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x80\x00\x00\x00\x00\x00\x00\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x66\xba\xf4\x00\xb0\x05\xee\xf4";
+
+/// A static program instead of a kernel; the power button of a guest that has none.
+pub(super) fn elf(machine: &mut Machine) -> Result<()> {
+    let before = machine.without_users_and_belongings()?;
+    let session = machine.service()?;
+    let ended = session.run(
+        &format!(
+            "printf '{PROGRAM}' >/tmp/program; \
+             timeout 30 acrn-dm -m 16M -E /tmp/program --debugexit elf </dev/null"
+        ),
+        COMMAND,
+    )?;
+    ensure!(
+        ended.status == 5 << 1 | 1,
+        "the program's exit code is {}:\n{}",
+        ended.status,
+        ended.text
+    );
+    // Without the port it stands at its HLT and ignores the first request.
+    let ended = session.run(
+        "acrn-dm -m 16M -E /tmp/program elf </dev/null & pid=$!; sleep 2; \
+         kill -INT $pid; sleep 1; kill -0 $pid && kill -INT $pid; wait $pid",
+        COMMAND,
+    )?;
+    ensure!(
+        ended.status == 30 && ended.text.contains("by force"),
+        "a guest without a power button ended with {}:\n{}",
+        ended.status,
+        ended.text
+    );
+    session.check("rm /tmp/program", COMMAND)?;
+    machine.still_has(&before)
+}
