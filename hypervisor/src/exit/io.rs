@@ -22,19 +22,19 @@ pub enum Answer {
 /// IN, OUT, INS or OUTS.
 #[inline]
 pub fn handle(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
-    if access.string {
+    if access.string() {
         return string(vcpu, local, access);
     }
-    let value = if access.input {
+    let value = if access.input() {
         0
     } else {
         local.registers.gpr[gpr::RAX] as u32
     };
     match self::access(
         vcpu,
-        access.port,
-        access.size,
-        (!access.input).then_some(value),
+        access.port(),
+        access.size(),
+        (!access.input()).then_some(value),
     ) {
         Answer::Done(value) => {
             finish(local, &access, value);
@@ -47,9 +47,9 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
 /// Puts the value of an IN into the accumulator and goes on behind the instruction.
 #[inline]
 pub fn finish(local: &mut Local, access: &IoExit, value: u32) {
-    if access.input {
+    if access.input() {
         let rax = &mut local.registers.gpr[gpr::RAX];
-        *rax = match access.size {
+        *rax = match access.size() {
             1 => *rax & !0xff | u64::from(value & 0xff),
             2 => *rax & !0xffff | u64::from(value & 0xffff),
             _ => value.into(),
@@ -217,7 +217,7 @@ fn string(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
         return Next::Continue;
     }
     let address = instruction.address(&fetch::View(local));
-    let kind = if access.input {
+    let kind = if access.input() {
         Access::Write
     } else {
         Access::Read
@@ -227,17 +227,17 @@ fn string(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
         Err(error) => return walk_failed(local, error),
     };
     // An element across two pages would need two translations; no driver does that.
-    if gpa.page_offset() + u64::from(access.size) > PAGE_SIZE {
+    if gpa.page_offset() + u64::from(access.size()) > PAGE_SIZE {
         return general_protection(local);
     }
     let mut value = [0; 4];
-    let size = usize::from(access.size.min(4));
-    if !access.input && !vcpu.vm().read(gpa, &mut value[..size]) {
+    let size = usize::from(access.size().min(4));
+    if !access.input() && !vcpu.vm().read(gpa, &mut value[..size]) {
         return general_protection(local);
     }
     let written = u32::from_le_bytes(value);
-    let write = (!access.input).then_some(written);
-    match self::access(vcpu, access.port, access.size, write) {
+    let write = (!access.input()).then_some(written);
+    match self::access(vcpu, access.port(), access.size(), write) {
         Answer::Done(value) => finish_string(vcpu, local, &instruction, gpa, value),
         Answer::Forward => ioreq::string_port(vcpu, local, access, instruction, gpa, written),
     }

@@ -77,15 +77,15 @@ fn submit_port(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> Next {
 /// Asks the Device Model about a port.
 pub fn port(vcpu: &Vcpu, local: &mut Local, access: IoExit, value: u32) -> Next {
     local.pending_io = PendingIo::Port(access);
-    let mask = if access.size >= 4 {
+    let mask = if access.size() >= 4 {
         u32::MAX
     } else {
-        (1 << (8 * access.size)) - 1
+        (1 << (8 * access.size())) - 1
     };
-    let write = (!access.input).then_some(value & mask);
-    match access.port {
-        0xcfc..=0xcff => submit_config(vcpu, access.port, access.size, write),
-        port => submit_port(vcpu, port, access.size, write),
+    let write = (!access.input()).then_some(value & mask);
+    match access.port() {
+        0xcfc..=0xcff => submit_config(vcpu, access.port(), access.size(), write),
+        port => submit_port(vcpu, port, access.size(), write),
     }
 }
 
@@ -131,9 +131,9 @@ pub fn string_port(
     local.pending_io = PendingIo::StringPort(instruction, gpa);
     submit_port(
         vcpu,
-        access.port,
-        access.size,
-        (!access.input).then_some(value),
+        access.port(),
+        access.size(),
+        (!access.input()).then_some(value),
     )
 }
 

@@ -50,19 +50,42 @@ pub mod gpr {
     pub const R8: usize = 8;
 }
 
-/// A port access that the guest made.
+/// A port access that the guest made, packed so that handing it on is cheap.
 #[derive(Clone, Copy, Debug)]
 pub struct IoExit {
-    /// Port.
-    pub port: u16,
-    /// Bytes: 1, 2 or 4.
-    pub size: u8,
-    /// IN or INS.
-    pub input: bool,
-    /// INS or OUTS.
-    pub string: bool,
+    /// Bit 0 IN or INS, bit 2 a string instruction, bits 6:4 bytes, bits 31:16 port: as SVM says it.
+    bits: u32,
     /// Instruction after this one.
     pub next_rip: u64,
+}
+
+impl IoExit {
+    /// From bits in the layout of SVM's EXITINFO1 (APM volume 2, 15.10.2), the rest of which is
+    /// ignored.
+    #[inline]
+    pub const fn new(bits: u32, next_rip: u64) -> Self {
+        Self { bits, next_rip }
+    }
+    /// Port.
+    #[inline]
+    pub const fn port(&self) -> u16 {
+        (self.bits >> 16) as u16
+    }
+    /// Bytes: 1, 2 or 4.
+    #[inline]
+    pub const fn size(&self) -> u8 {
+        (self.bits >> 4 & 7) as u8
+    }
+    /// IN or INS.
+    #[inline]
+    pub const fn input(&self) -> bool {
+        self.bits & 1 != 0
+    }
+    /// INS or OUTS.
+    #[inline]
+    pub const fn string(&self) -> bool {
+        self.bits & 4 != 0
+    }
 }
 
 /// A guest access that the nested tables do not allow.

@@ -18,7 +18,8 @@ use vmcb::{Vmcb, exit_code, int_ctl, intercept1, intercept2};
 
 /// CPUID 0x8000000A EDX, read once.
 static FEATURES: AtomicU32 = AtomicU32::new(0);
-static ASIDS: AtomicU32 = AtomicU32::new(0);
+/// Highest ASID, which vCPUs without one of their own share.
+static LAST_ASID: AtomicU32 = AtomicU32::new(1);
 
 const FEATURE_NPT: u32 = 1 << 0;
 const FEATURE_NRIP: u32 = 1 << 3;
@@ -46,7 +47,7 @@ pub fn detect() -> Result<&'static str, Missing> {
     }
     let leaf = cpu::cpuid(0x8000_000a, 0);
     FEATURES.store(leaf.edx, Ordering::Relaxed);
-    ASIDS.store(leaf.ebx, Ordering::Relaxed);
+    LAST_ASID.store(leaf.ebx.saturating_sub(1).max(1), Ordering::Relaxed);
     if !has(FEATURE_NPT) {
         missing.push("SVM nested paging (NPT)");
     }
@@ -446,7 +447,7 @@ impl SvmCpu {
     /// Runs the guest until the next exit. `slot` is the vCPU's place on this CPU.
     pub fn enter(&mut self, registers: &mut Registers, slot: usize) -> Exit {
         let control = &mut self.vmcb.control;
-        let last = ASIDS.load(Ordering::Relaxed).saturating_sub(1).max(1);
+        let last = LAST_ASID.load(Ordering::Relaxed);
         let own = (slot as u32 + 1) < last;
         control.asid = if own { slot as u32 + 1 } else { last };
         control.tlb_control = 0;
@@ -531,14 +532,8 @@ impl SvmCpu {
     /// EXITINFO1 of an I/O intercept (APM volume 2, 15.10.2).
     #[inline]
     fn decode_io(&self) -> IoExit {
-        let info = self.vmcb.control.exit_info1;
-        IoExit {
-            port: (info >> 16) as u16,
-            size: (info >> 4 & 7) as u8,
-            input: info & 1 != 0,
-            string: info & 4 != 0,
-            next_rip: self.vmcb.control.exit_info2,
-        }
+        let control = &self.vmcb.control;
+        IoExit::new(control.exit_info1 as u32, control.exit_info2)
     }
 
     /// Shows the vendor's part of a state dump.
