@@ -76,6 +76,9 @@ fn run_vm(spec: &VmSpec) -> Result<i32, RunError> {
     }
     let instance = Instance::claim(&spec.name, Path::new(RUN_DIRECTORY))?;
     signals::block().map_err(RunError::Thread)?;
+    if spec.sandbox {
+        sandbox::announce();
+    }
     let device: Arc<dyn Hsm> = Arc::new(Device::open()?);
     let code = serve(spec, program, affinity, device, &instance);
     drop(instance);

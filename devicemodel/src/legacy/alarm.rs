@@ -4,6 +4,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::run::sandbox;
+
 /// Shortest period: a guest that asks for less gets this.
 const SHORTEST: Duration = Duration::from_micros(100);
 
@@ -34,9 +36,7 @@ impl Alarm {
     pub fn new(name: &str, ring: impl FnMut() + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || run(&theirs, ring))?;
+        let thread = sandbox::spawn(name.to_owned(), move || run(&theirs, ring))?;
         Ok(Self {
             shared,
             thread: Some(thread),

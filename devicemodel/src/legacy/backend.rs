@@ -25,6 +25,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::uart::{Transmitter, Uart};
 use crate::cli::values::UartBackend;
 use crate::pci::DeviceError;
+use crate::run::sandbox;
 use crate::terminal::RawTerminal;
 
 /// Output that is kept while it cannot be sent.
@@ -286,11 +287,7 @@ impl Backend {
             listener: self.listener.take(),
             input: self.input.take(),
         };
-        self.thread = Some(
-            std::thread::Builder::new()
-                .name(name)
-                .spawn(move || pump.run())?,
-        );
+        self.thread = Some(sandbox::spawn(name, move || pump.run())?);
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Event;
+use super::{Event, sandbox};
 
 /// How long a client may take for a message, and the VM for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -125,31 +125,28 @@ impl ControlSocket {
             path: path.to_owned(),
         };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        std::thread::Builder::new()
-            .name("control".into())
-            .spawn(move || {
-                let clients = std::sync::Arc::new(());
-                for stream in listener.incoming() {
-                    let (Ok(stream), true) = (
-                        stream,
-                        std::sync::Arc::strong_count(&clients) <= MAX_CLIENTS,
-                    ) else {
-                        // Out of descriptors or overrun: not a reason to spin.
-                        std::thread::sleep(Duration::from_millis(100));
-                        continue;
-                    };
-                    let (events, guard) = (events.clone(), clients.clone());
-                    let serve = move || {
-                        if let Err(error) = serve(stream, &events) {
-                            log::debug!("a client of the control socket went away: {error}");
-                        }
-                        drop(guard);
-                    };
-                    let _ = std::thread::Builder::new()
-                        .name("client".into())
-                        .spawn(serve);
-                }
-            })?;
+        let accept = move || {
+            let clients = std::sync::Arc::new(());
+            for stream in listener.incoming() {
+                let (Ok(stream), true) = (
+                    stream,
+                    std::sync::Arc::strong_count(&clients) <= MAX_CLIENTS,
+                ) else {
+                    // Out of descriptors or overrun: not a reason to spin.
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                };
+                let (events, guard) = (events.clone(), clients.clone());
+                let serve = move || {
+                    if let Err(error) = serve(stream, &events) {
+                        log::debug!("a client of the control socket went away: {error}");
+                    }
+                    drop(guard);
+                };
+                let _ = sandbox::spawn("client".into(), serve);
+            }
+        };
+        sandbox::spawn("control".into(), accept)?;
         Ok(this)
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use acrn_abi::ioreq::{IoRequest, SLOTS};
 
-use super::Event;
 use super::machine::{Answer, Machine};
+use super::{Event, sandbox};
 use crate::hsm::Hsm;
 use crate::hsm::page::RequestPage;
 use crate::pci::bus::Patience;
@@ -143,8 +143,7 @@ impl RequestLoop {
     }
 
     fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.threads
-            .push(std::thread::Builder::new().name(name).spawn(run)?);
+        self.threads.push(sandbox::spawn(name, run)?);
         Ok(())
     }
 

@@ -1,14 +1,16 @@
 //! Giving up what a running VM does not need.
 //!
-//! Two things, once everything is open. A seccomp filter for all threads refuses system calls
-//! that a Device Model has no use for and that an intruder would like: starting programs,
-//! mounting, loading kernel modules, looking into other processes. And the main thread, with
-//! all threads it starts later, loses its capabilities; those of threads that exist already
-//! cannot be taken from outside.
+//! Two things. A seccomp filter for all threads, installed once everything is open, refuses
+//! system calls that a Device Model has no use for and that an intruder would like: starting
+//! programs, mounting, loading kernel modules, looking into other processes. And capabilities
+//! are dropped: by each thread at its start ([`spawn`]), because they cannot be taken from
+//! outside, and by the main thread when it has set everything up.
 
 // UNSAFETY: prctl and capset have no safe wrappers.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
@@ -76,6 +78,29 @@ const REFUSED: [libc::c_long; 42] = [
     libc::SYS_request_key,
     libc::SYS_keyctl,
 ];
+
+/// Whether threads drop their capabilities.
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+/// Has threads that are started from now on drop their capabilities.
+pub fn announce() {
+    WANTED.store(true, Ordering::Relaxed);
+}
+
+/// Starts a thread, which first gives up what it does not need.
+///
+/// # Errors
+/// The system has no thread left.
+pub fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(move || {
+        if WANTED.load(Ordering::Relaxed)
+            && let Err(error) = drop_capabilities()
+        {
+            log::warn!("a thread keeps its capabilities: {error}");
+        }
+        body();
+    })
+}
 
 /// Shuts the process in, for good.
 ///

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 
-use super::Event;
+use super::{Event, sandbox};
 
 fn endings() -> SigSet {
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
@@ -30,14 +30,12 @@ pub fn block() -> io::Result<()> {
 /// # Errors
 /// The system has no thread left.
 pub fn listen(events: Sender<Event>) -> io::Result<()> {
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            while endings().wait().is_ok() {
-                if events.send(Event::Stop).is_err() {
-                    return;
-                }
+    let wait = move || {
+        while endings().wait().is_ok() {
+            if events.send(Event::Stop).is_err() {
+                return;
             }
-        })?;
-    Ok(())
+        }
+    };
+    sandbox::spawn("signals".into(), wait).map(drop)
 }

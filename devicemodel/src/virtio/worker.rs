@@ -14,6 +14,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
 use crate::pci::{DeviceError, EventFd};
+use crate::run::sandbox;
 
 /// Token that [`Poll`] keeps for the stop descriptor.
 const STOP: u64 = u64::MAX;
@@ -54,9 +55,7 @@ impl Worker {
                 event: event.try_clone()?,
                 flag: flag.clone(),
             };
-            let thread = std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || body(theirs))?;
+            let thread = sandbox::spawn(name.to_owned(), move || body(theirs))?;
             Ok(Self {
                 stop: Stop { event, flag },
                 thread: Some(thread),

@@ -1,4 +1,5 @@
-//! Where a guest's memory comes from and what is left in it; programs without a kernel.
+//! Where a guest's memory comes from and what is left in it; programs without a kernel; what
+//! acrn-dm may do.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -32,6 +33,31 @@ pub(super) fn zeroed(machine: &mut Machine) -> Result<()> {
     machine.power_off_user(1)?;
     let left = machine.hypervisor(&format!("dump 0 {place:#x} 8"))?;
     ensure!(left.contains(ZEROS), "what is left of the VM: {left}");
+    Ok(())
+}
+
+/// No thread of acrn-dm can do what a Device Model need not do.
+pub(super) fn sandbox(machine: &mut Machine) -> Result<()> {
+    machine.user(1)?;
+    let threads = machine.service()?.check(
+        &format!(
+            "grep -hE '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/$({})/task/*/status | sort -u",
+            demo::process(1)
+        ),
+        COMMAND,
+    )?;
+    // CAP_IPC_LOCK; mode 2 is a filter.
+    let expected = [
+        "CapBnd: 0000000000004000",
+        "CapEff: 0000000000004000",
+        "NoNewPrivs: 1",
+        "Seccomp: 2",
+    ];
+    let found: Vec<String> = threads
+        .lines()
+        .map(|line| line.replace('\t', " "))
+        .collect();
+    ensure!(found == expected, "acrn-dm's threads have:\n{threads}");
     Ok(())
 }
 

@@ -45,6 +45,11 @@ pub(super) const CASES: &[Case] = &[
         run: life::two_cpus,
     },
     Case {
+        name: "user_vm_sandbox",
+        catches: "threads of acrn-dm that keep privileges",
+        run: memory::sandbox,
+    },
+    Case {
         name: "user_vm_network",
         catches: "64 MiB each way between Service VM and User VM; ping",
         run: life::network,
