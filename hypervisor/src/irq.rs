@@ -160,9 +160,12 @@ pub fn pin_changed(vm: &Vm, gsi: Gsi, rte: Rte) {
         },
     };
     // Hardware may deliver to any CPU; the one that runs the target saves an IPI.
-    let apic_id = vm.target_cpu(rte.destination()).map_or(0, |vcpu| {
-        percpu::get(vcpu.pcpu()).apic_id.load(Ordering::Relaxed)
-    });
+    // An entry has room for 8 bits of its id.
+    let apic_id = vm
+        .target_cpu(rte.destination())
+        .map(|vcpu| percpu::get(vcpu.pcpu()).apic_id.load(Ordering::Relaxed))
+        .filter(|id| *id < 0xff)
+        .unwrap_or_else(|| percpu::all()[0].apic_id.load(Ordering::Relaxed));
     let flags = rte.0 & (1 << 13 | 1 << 15);
     ioapic::write_entry(gsi, u64::from(vector) | flags | u64::from(apic_id) << 56);
 }

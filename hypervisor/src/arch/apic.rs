@@ -2,6 +2,7 @@
 
 use super::cpu::{self, msr};
 use crate::percpu;
+use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Vector of the hypervisor's own timer.
@@ -64,18 +65,20 @@ fn write(register: u32, value: u32) {
 
 /// Turns the local APIC of this CPU on, all local vectors masked.
 pub fn initialise() {
-    let base = cpu::rdmsr(msr::APIC_BASE);
-    let mut wanted = base & 0xfff | XAPIC_BASE | 1 << 11;
-    if cpu::has_x2apic() {
-        X2APIC.store(true, Ordering::Relaxed);
-        wanted |= 1 << 10;
-    }
-    if base & 1 << 10 != 0 {
-        X2APIC.store(true, Ordering::Relaxed);
-        wanted |= 1 << 10;
-    }
-    // SAFETY: turns on the APIC that the hypervisor owns, at its architectural address.
+    const ENABLE: u64 = 1 << 11;
+    const X2APIC_ENABLE: u64 = 1 << 10;
+    let mut wanted = cpu::rdmsr(msr::APIC_BASE) & 0xfff | XAPIC_BASE | ENABLE;
+    // SAFETY: turns on the APIC that the hypervisor owns, at its architectural address. From
+    // disabled to x2APIC mode there is no way but by xAPIC mode.
     unsafe { cpu::wrmsr(msr::APIC_BASE, wanted) };
+    if cpu::has_x2apic() {
+        wanted |= X2APIC_ENABLE;
+        // SAFETY: as above.
+        unsafe { cpu::wrmsr(msr::APIC_BASE, wanted) };
+    }
+    if wanted & X2APIC_ENABLE != 0 {
+        X2APIC.store(true, Ordering::Relaxed);
+    }
     write(register::SVR, 0x100 | u32::from(SPURIOUS_VECTOR));
     write(register::TPR, 0);
     write(register::LVT_TIMER, 1 << 16 | u32::from(TIMER_VECTOR));
@@ -105,13 +108,22 @@ fn send(destination: u32, low: u32) {
     if is_x2apic() {
         let value = u64::from(destination) << 32 | u64::from(low);
         // SAFETY: sends an interrupt; vectors and destinations are the hypervisor's own choice.
-        unsafe { cpu::wrmsr(msr::X2APIC_BASE + register::ICR, value) };
+        // What was written to memory for the receiver must be there before: writing this
+        // register waits for nothing, where registers in memory do.
+        unsafe {
+            asm!("mfence", "lfence", options(nostack, preserves_flags));
+            cpu::wrmsr(msr::X2APIC_BASE + register::ICR, value);
+        }
         return;
     }
+    // No xAPIC has such an id.
+    let Ok(destination) = u8::try_from(destination) else {
+        return;
+    };
     while read(register::ICR) & 1 << 12 != 0 {
         core::hint::spin_loop();
     }
-    write(register::ICR_HIGH, destination << 24);
+    write(register::ICR_HIGH, u32::from(destination) << 24);
     write(register::ICR, low);
 }
 

@@ -32,7 +32,7 @@ pub(super) fn timers(context: &Context) -> Result<Outcome> {
 }
 
 pub(super) fn interrupts(context: &Context) -> Result<Outcome> {
-    let tests = "apic_modes,self_ipi,priority,nmi,halt,ioapic_level,ioapic_pit,pic";
+    let tests = "apic_modes,x2apic,self_ipi,priority,nmi,halt,ioapic_level,ioapic_pit,pic";
     hold(context, tests, 2)
 }
 

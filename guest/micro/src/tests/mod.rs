@@ -10,6 +10,7 @@ mod interrupts;
 mod processors;
 mod timers;
 mod vm;
+mod x2apic;
 
 use crate::report::Test;
 
@@ -29,6 +30,7 @@ pub const TESTS: &[Entry] = &[
     ("timer_x2apic", true, timers::x2apic),
     ("tsc_adjust", true, timers::tsc_adjust),
     ("apic_modes", true, interrupts::apic_modes),
+    ("x2apic", true, x2apic::registers),
     ("self_ipi", true, interrupts::self_ipi),
     ("priority", true, interrupts::priority),
     ("nmi", true, interrupts::nmi),
