@@ -90,7 +90,7 @@ fn compile(layout: &Layout, source: &Path, objects: &Path, step: &Step) -> Resul
     let mut count = 0_usize;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let log = layout.logs().join("kernel-build.log");
-    step.detail("0 objects (about 1,300 from scratch)");
+    step.detail("0 objects (about 1,750 from scratch)");
     step.run(
         make(source, objects)
             .arg(format!("-j{jobs}"))
@@ -100,7 +100,7 @@ fn compile(layout: &Layout, source: &Path, objects: &Path, step: &Step) -> Resul
             let tool = line.trim_start().split(' ').next().unwrap_or_default();
             matches!(tool, "CC" | "AS" | "AR").then(|| {
                 count += 1;
-                format!("{count} objects of about 1,300")
+                format!("{count} objects of about 1,750")
             })
         },
     )
