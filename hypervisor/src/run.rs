@@ -52,7 +52,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         this.queue().lock().next_turn(woken, now)
     };
     let deadline = turn.deadline.min(crate::console::next_look(this, now));
-    set_timer(this, now, deadline.min(turn.end.unwrap_or(u64::MAX)));
+    set_timer(this, now, deadline.min(turn.end));
     let Some((slot, vcpu)) = turn.picked else {
         if !this.attention.load(Ordering::SeqCst) {
             cpu::wait_for_interrupt();
@@ -223,7 +223,7 @@ fn run(
     vcpu: &'static Vcpu,
     local: &mut Local,
     slot: usize,
-    slice: Option<u64>,
+    end: u64,
 ) -> Next {
     loop {
         if vcpu.shared.requests.load(Ordering::Relaxed) != 0
@@ -254,8 +254,7 @@ fn run(
         let start = cpu::rdtsc();
         collect_interrupts(local);
         let reason = exit.reason();
-        this.exits
-            .push(reason, vcpu.vm_id().0, vcpu.id.0, local.registers.rip);
+        this.exits.push(reason, vcpu.tag, local.registers.rip);
         let next = match exit {
             Exit::Interrupt => {
                 cpu::accept_interrupts();
@@ -271,7 +270,7 @@ fn run(
             other => return other,
         }
         // Who stops the VM asks for attention, too.
-        if slice.is_some_and(|end| start > end) {
+        if start > end {
             return Next::Continue;
         }
     }

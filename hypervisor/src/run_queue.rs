@@ -22,8 +22,8 @@ pub struct RunQueue {
 pub struct Turn {
     /// Slot and vCPU, which is marked as on the CPU; `None` to idle.
     pub picked: Option<(usize, &'static Vcpu)>,
-    /// Host TSC at which the turn ends; `None` while nobody else wants the CPU.
-    pub end: Option<u64>,
+    /// Host TSC at which the turn ends; `u64::MAX` while nobody else wants the CPU.
+    pub end: u64,
     /// Host TSC of the earliest timer of all members; `u64::MAX` for none.
     pub deadline: u64,
 }
@@ -72,7 +72,7 @@ impl RunQueue {
         let Some(scheduler) = &mut self.scheduler else {
             return Turn {
                 picked: None,
-                end: None,
+                end: u64::MAX,
                 deadline: u64::MAX,
             };
         };
@@ -100,7 +100,7 @@ impl RunQueue {
         }
         Turn {
             picked,
-            end: scheduler.next_tick(now),
+            end: scheduler.next_tick(now).unwrap_or(u64::MAX),
             deadline,
         }
     }

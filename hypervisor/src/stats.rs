@@ -71,13 +71,17 @@ impl ExitRing {
         }
     }
 
-    /// Keeps one exit.
+    /// What stands for a vCPU in the ring.
+    pub const fn tag(vm: u16, vcpu: u16) -> u64 {
+        1 << 63 | (vm as u64) << 16 | vcpu as u64
+    }
+
+    /// Keeps one exit of the vCPU with this tag.
     #[inline]
-    pub fn push(&self, reason: usize, vm: u16, vcpu: u16, rip: u64) {
+    pub fn push(&self, reason: usize, tag: u64, rip: u64) {
         let next = self.next.load(Ordering::Relaxed);
         let entry = &self.entries[next % KEPT];
-        let packed = 1 << 63 | (reason as u64) << 32 | u64::from(vm) << 16 | u64::from(vcpu);
-        entry[0].store(packed, Ordering::Relaxed);
+        entry[0].store((reason as u64) << 32 | tag, Ordering::Relaxed);
         entry[1].store(rip, Ordering::Relaxed);
         self.next.store(next.wrapping_add(1), Ordering::Relaxed);
     }

@@ -7,7 +7,7 @@
 
 use crate::exit::PendingIo;
 use crate::percpu;
-use crate::stats::ExitStats;
+use crate::stats::{ExitRing, ExitStats};
 use crate::virt::{Registers, VirtCpu};
 use crate::vm::Vm;
 use acrn_abi::{PcpuId, VcpuId, Vector, VmId};
@@ -120,6 +120,8 @@ pub struct Vcpu {
     home: *const Vm,
     /// Number in its VM.
     pub id: VcpuId,
+    /// Its tag in the rings of exits.
+    pub tag: u64,
     /// What any CPU may touch.
     pub shared: Shared,
     local: UnsafeCell<Local>,
@@ -140,6 +142,7 @@ impl Vcpu {
             vm: VmId(vm),
             home,
             id: VcpuId(id),
+            tag: ExitRing::tag(vm, id),
             shared: Shared {
                 posted: PostedInterrupts::new(),
                 requests: AtomicU32::new(0),
