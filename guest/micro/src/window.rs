@@ -31,6 +31,25 @@ pub fn at(physical: u64) -> u64 {
     address + (physical & (PAGE - 1))
 }
 
+/// Page tables for [`code`], one entry each.
+static mut SMALL: [Table; 2] = [const { Table([0; 512]) }; 2];
+
+/// Virtual address at which a 4 KiB page is seen as code until the next call, through the first or
+/// the second of two page tables: either its entry or the one above changes.
+pub fn code(page: u64, table: usize) -> u64 {
+    let address = at(0) & !(PAGE - 1);
+    let pages = &raw mut PAGES as u64;
+    // SAFETY: as for `at`.
+    unsafe {
+        let small = (&raw mut SMALL[table & 1]) as u64;
+        (small as *mut u64).write_volatile(page & !0xfff | 3);
+        let slot = (pages + cpu_index() as u64 * 8) as *mut u64;
+        slot.write_volatile(small | 3);
+        asm!("invlpg [{}]", in(reg) address, options(nostack));
+    }
+    address
+}
+
 /// Reads four bytes of a physical address.
 pub fn read(physical: u64) -> u32 {
     // SAFETY: mapped by `at`; what is there is the nested tables' matter.

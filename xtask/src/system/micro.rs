@@ -101,7 +101,7 @@ fn on_model(context: &Context, model: &str, tests: &str) -> Result<Session> {
 }
 
 pub(super) fn devices(context: &Context) -> Result<Outcome> {
-    hold(context, "ioapic_forms,string_io", 2)
+    hold(context, "ioapic_forms,string_io,moving_code", 2)
 }
 
 pub(super) fn isolation(context: &Context) -> Result<Outcome> {

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod batch;
+mod code;
 mod devices;
 mod fatal;
 mod hypercalls;
@@ -42,6 +43,7 @@ pub const TESTS: &[Entry] = &[
     ("ipi", true, processors::ipi),
     ("ioapic_forms", true, devices::ioapic_forms),
     ("string_io", true, devices::string_io),
+    ("moving_code", true, code::moving),
     ("memory", true, addresses::hypervisor_memory),
     ("holes", true, addresses::holes),
     ("device_memory", true, addresses::device_memory),
