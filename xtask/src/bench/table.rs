@@ -28,6 +28,17 @@ struct RowOf {
     metric: &'static str,
     title: &'static str,
     kind: Kind,
+    /// At most this many instructions, besides the bar that goes with the kind.
+    limit: Option<u64>,
+}
+
+impl RowOf {
+    const fn at_most(self, limit: u64) -> Self {
+        Self {
+            limit: Some(limit),
+            ..self
+        }
+    }
 }
 
 const fn row(metric: &'static str, title: &'static str, kind: Kind) -> RowOf {
@@ -35,15 +46,17 @@ const fn row(metric: &'static str, title: &'static str, kind: Kind) -> RowOf {
         metric,
         title,
         kind,
+        limit: None,
     }
 }
 
+/// The limits are half of what a release build of ACRN executes for the same exit on VMX.
 const ROWS: &[RowOf] = &[
-    row("cpuid", "CPUID", Kind::Exit),
-    row("msr_read", "MSR read (IA32_PAT)", Kind::Exit),
-    row("port_pic", "port read (8259 mask)", Kind::Exit),
-    row("port_uart", "virtual UART, line status", Kind::Exit),
-    row("ioapic_read", "IOAPIC register read (MMIO)", Kind::Exit),
+    row("cpuid", "CPUID", Kind::Exit).at_most(415),
+    row("msr_read", "MSR read (IA32_PAT)", Kind::Exit).at_most(310),
+    row("port_pic", "port read (8259 mask)", Kind::Exit).at_most(386),
+    row("port_uart", "virtual UART, line status", Kind::Exit).at_most(720),
+    row("ioapic_read", "IOAPIC register read (MMIO)", Kind::Exit).at_most(1_590),
     row("pci_config", "PCI configuration read", Kind::Exit),
     row("timer_pair", "LAPIC timer, armed and disarmed", Kind::Exit),
     // KVM's is the one that it refuses to user mode, its cheapest; ours is SET_IRQLINE.
@@ -64,6 +77,8 @@ const SLEEP: u64 = 100_000;
 const EXIT_BAR: f64 = 0.5;
 /// At most this multiple of the bare machine's.
 const BOOT_BAR: f64 = 1.05;
+/// Most instructions from the hypervisor's entry to the first entry into a VM.
+pub const START_BAR: u64 = 5_000_000;
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -76,7 +91,9 @@ pub struct Row {
     pub cells: [Option<u64>; 4],
     /// Service VM's and User VM's share of KVM's.
     pub of_kvm: [Option<f64>; 2],
-    /// Whether the bar is met; none where there is none.
+    /// Most instructions, where there is such a bar.
+    pub limit: Option<u64>,
+    /// Whether the bars are met; none where there is none.
     pub bar: Option<bool>,
 }
 
@@ -114,7 +131,7 @@ fn work_out(row: &RowOf, results: &Results) -> Row {
     let cells = Setup::ALL.map(cell);
     let of_kvm = shares(&cells);
     let bar = match row.kind {
-        Kind::Exit => judge(&of_kvm),
+        Kind::Exit => judge(&of_kvm, [cells[1], cells[2]], row.limit),
         _ => None,
     };
     Row {
@@ -122,13 +139,19 @@ fn work_out(row: &RowOf, results: &Results) -> Row {
         title: row.title,
         cells,
         of_kvm,
+        limit: row.limit,
         bar,
     }
 }
 
-fn judge(shares: &[Option<f64>; 2]) -> Option<bool> {
-    let known: Vec<f64> = shares.iter().flatten().copied().collect();
-    (!known.is_empty()).then(|| known.iter().all(|share| *share <= EXIT_BAR))
+/// Whether all that is known meets the bars; none when nothing can be said.
+fn judge(shares: &[Option<f64>; 2], ours: [Option<u64>; 2], limit: Option<u64>) -> Option<bool> {
+    let shares = shares.iter().flatten().map(|share| *share <= EXIT_BAR);
+    let absolute = ours.into_iter().flatten().zip(limit.into_iter().cycle());
+    let all: Vec<bool> = shares
+        .chain(absolute.map(|(cell, limit)| cell <= limit))
+        .collect();
+    (!all.is_empty()).then(|| all.iter().all(|met| *met))
 }
 
 fn shares(cells: &[Option<u64>; 4]) -> [Option<f64>; 2] {
@@ -148,8 +171,28 @@ fn boot(results: &Results) -> Row {
         title: "kernel entry to init",
         cells,
         of_kvm: [None, None],
+        limit: None,
         bar,
     }
+}
+
+/// Titles of the rows that have a bar which cannot be judged, for a run of all set-ups.
+#[must_use]
+pub fn unmeasured(rows: &[Row]) -> Vec<&'static str> {
+    let has_bar = |metric| {
+        // KVM's guest has no PCI here.
+        let exit = |row: &RowOf| row.kind == Kind::Exit && row.metric != "pci_config";
+        metric == "boot" || ROWS.iter().any(|row| row.metric == metric && exit(row))
+    };
+    let is_open = |row: &&Row| match row.metric {
+        "boot" => row.bar.is_none(),
+        _ => row.of_kvm[0].is_none(),
+    };
+    rows.iter()
+        .filter(|row| has_bar(row.metric))
+        .filter(is_open)
+        .map(|row| row.title)
+        .collect()
 }
 
 /// Formats the table.
@@ -171,14 +214,15 @@ pub fn text(rows: &[Row]) -> String {
                 share.map_or("-".into(), |share| format!("{share:.2}"))
             );
         }
-        let bar = match (row.metric, row.bar) {
-            (_, None) => "",
-            ("boot", Some(true)) => "met (<= 1.05 of bare)",
-            ("boot", Some(false)) => "MISSED (<= 1.05 of bare)",
-            (_, Some(true)) => "met (<= 0.50 of KVM)",
-            (_, Some(false)) => "MISSED (<= 0.50 of KVM)",
-        };
-        let _ = writeln!(out, "  {bar}");
+        if let Some(met) = row.bar {
+            let bars = match (row.metric, row.limit) {
+                ("boot", _) => format!("<= {BOOT_BAR:.2} of bare"),
+                (_, Some(limit)) => format!("<= {EXIT_BAR:.2} of KVM, <= {}", grouped(limit)),
+                (_, None) => format!("<= {EXIT_BAR:.2} of KVM"),
+            };
+            let _ = write!(out, "  {} ({bars})", if met { "met" } else { "MISSED" });
+        }
+        out.push('\n');
     }
     if let [Some(bare), Some(service), ..] = rows.last().map_or([None; 4], |row| row.cells) {
         let ratio = service as f64 / bare as f64;
@@ -205,7 +249,7 @@ pub fn grouped(value: u64) -> String {
 mod tests {
     use super::*;
 
-    fn results(cells: [(Setup, u64); 4], metric: &str) -> Results {
+    fn results<const N: usize>(cells: [(Setup, u64); N], metric: &str) -> Results {
         cells
             .into_iter()
             .map(|(setup, value)| {
@@ -246,6 +290,21 @@ mod tests {
     }
 
     #[test]
+    fn an_exit_has_a_limit_besides() {
+        let cells = |ours| {
+            [
+                (Setup::Bare, 10),
+                (Setup::Service, ours),
+                (Setup::Kvm, 9000),
+            ]
+        };
+        let bar = |ours| find(&rows(&results(cells(ours), "cpuid")), "cpuid").bar;
+        assert_eq!((bar(425), bar(426)), (Some(true), Some(false)));
+        let alone = results([(Setup::Bare, 10), (Setup::User, 700)], "cpuid");
+        assert_eq!(find(&rows(&alone), "cpuid").bar, Some(false));
+    }
+
+    #[test]
     fn what_the_device_model_answers_has_no_bar() {
         let row = find(&rows(&results(CELLS, "port_rtc")), "port_rtc");
         assert_eq!(row.cells[1], None);
@@ -266,6 +325,14 @@ mod tests {
         let row = find(&rows(&Results::new()), "cpuid");
         assert_eq!((row.cells, row.bar), ([None; 4], None));
         assert!(text(&[row]).contains('-'));
+    }
+
+    #[test]
+    fn a_bar_that_cannot_be_judged_is_named() {
+        let all = rows(&results(CELLS, "cpuid"));
+        let open = unmeasured(&all);
+        assert!(!open.contains(&"CPUID") && !open.contains(&"kernel entry to init"));
+        assert!(open.contains(&"hypercall") && !open.contains(&"PCI configuration read"));
     }
 
     #[test]
