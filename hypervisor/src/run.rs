@@ -123,7 +123,7 @@ fn switch(loaded: &mut Loaded, vcpu: &'static Vcpu, local: &mut Local) {
 /// Whose extended state is in this CPU's registers, and of which generation.
 type Loaded = Option<(&'static Vcpu, u32)>;
 
-/// XSAVE state and the few MSRs that hardware does not switch.
+/// XSAVE state and the few registers that hardware does not switch.
 mod extended {
     use super::{AtomicU64, Local, Ordering, asm, cpu};
     use cpu::msr;
@@ -162,7 +162,10 @@ mod extended {
     /// loaded for the moment of saving.
     pub fn save(local: &mut Local) {
         local.tsc_aux = cpu::rdmsr(msr::TSC_AUX);
+        local.breakpoints = cpu::read_breakpoints();
         if !cpu::has_xsave() {
+            // SAFETY: the area is aligned and larger than the 512 bytes that are written.
+            unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut local.xsave, options(nostack)) };
             return;
         }
         // Not every emulator of SVM lets XSETBV exit: what is in force is what counts.
@@ -182,7 +185,17 @@ mod extended {
     pub fn load(local: &mut Local) {
         // SAFETY: TSC_AUX is data for RDTSCP.
         unsafe { cpu::wrmsr(msr::TSC_AUX, local.tsc_aux) };
+        cpu::write_breakpoints(&local.breakpoints);
         if !cpu::has_xsave() {
+            // SAFETY: the area holds what FXSAVE wrote or the initial state; XMM registers as
+            // below.
+            unsafe {
+                asm!("fxrstor64 [{}]", in(reg) &raw const local.xsave, out("xmm0") _,
+                out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
+                out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _,
+                out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                options(nostack));
+            }
             return;
         }
         with_all(local.xcr0, 0, || {

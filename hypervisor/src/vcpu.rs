@@ -101,8 +101,12 @@ pub struct Local {
     pub xcr0: u64,
     /// Guest's TSC_AUX while not loaded.
     pub tsc_aux: u64,
+    /// Guest's DR0 to DR3 while not loaded.
+    pub breakpoints: [u64; 4],
     /// Instruction that waits for the answer to an I/O request.
     pub pending_io: PendingIo,
+    /// RIP at which the processor last refused to enter, and how often in a row.
+    pub refused: (u64, u32),
     /// MSRs that are kept for the guest.
     pub msrs: crate::exit::msr::Kept,
     /// Where its last instructions were fetched from.
@@ -112,6 +116,16 @@ pub struct Local {
 /// Room for XSAVE's standard format: x87, SSE, AVX, AVX-512, PKRU.
 #[repr(C, align(64))]
 pub struct XsaveArea(pub [u8; 4096]);
+
+impl XsaveArea {
+    /// No component has a state, which XRSTOR takes for the initial one; for FXRSTOR the x87
+    /// control word is that of FNINIT, and SSE's that of power-up.
+    pub fn reset(&mut self) {
+        self.0.fill(0);
+        self.0[..2].copy_from_slice(&0x37f_u16.to_le_bytes());
+        self.0[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+    }
+}
 
 /// A virtual CPU.
 pub struct Vcpu {
@@ -164,7 +178,9 @@ impl Vcpu {
                 xsave: XsaveArea([0; 4096]),
                 xcr0: 1,
                 tsc_aux: 0,
+                breakpoints: [0; 4],
                 pending_io: PendingIo::None,
+                refused: (0, 0),
                 msrs: crate::exit::msr::Kept::new(),
                 walks: crate::exit::fetch::Walks::new(),
             }),

@@ -9,6 +9,7 @@ use crate::vcpu::{Vcpu, request};
 use crate::virt::NestedTable;
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId};
 use acrn_lifecycle::{Severity, Standing, VmState};
+use acrn_memory::Access;
 use acrn_vdev::counters::Counters;
 use acrn_vdev::interrupt::{Delivery, DeliveryMode};
 use acrn_vdev::ioapic::VIoApic;
@@ -343,6 +344,15 @@ impl Vm {
         Some(mapping.hpa)
     }
 
+    fn translate_for_write(&self, gpa: Gpa) -> Option<Hpa> {
+        let guard = self.nested.lock();
+        let mapping = guard.as_ref()?.translate(gpa)?;
+        mapping
+            .access
+            .contains(Access::WRITE)
+            .then_some(mapping.hpa)
+    }
+
     /// Copies guest memory out; `false` when part of the range is not there.
     pub fn read(&self, gpa: Gpa, buffer: &mut [u8]) -> bool {
         let mut done = 0;
@@ -362,7 +372,7 @@ impl Vm {
         true
     }
 
-    /// Copies into guest memory; `false` when part of the range is not there.
+    /// Copies into guest memory; `false` when part of the range is not there, or not writable.
     pub fn write(&self, gpa: Gpa, bytes: &[u8]) -> bool {
         let mut done = 0;
         while done < bytes.len() {
@@ -370,7 +380,7 @@ impl Vm {
                 return false;
             };
             let here = ((PAGE_SIZE - at.page_offset()) as usize).min(bytes.len() - done);
-            let Some(hpa) = self.translate(at) else {
+            let Some(hpa) = self.translate_for_write(at) else {
                 return false;
             };
             if !memory::write_guest(hpa, &bytes[done..done + here]) {

@@ -190,6 +190,27 @@ pub fn xgetbv() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// Reads DR0 to DR3.
+pub fn read_breakpoints() -> [u64; 4] {
+    let (a, b, c, d);
+    // SAFETY: reads registers.
+    unsafe {
+        asm!("mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3", out(reg) a, out(reg) b,
+            out(reg) c, out(reg) d, options(nomem, nostack, preserves_flags));
+    }
+    [a, b, c, d]
+}
+
+/// Writes DR0 to DR3. They do nothing to the hypervisor: its DR7 is off, by each exit of a guest.
+pub fn write_breakpoints(values: &[u64; 4]) {
+    let [a, b, c, d] = *values;
+    // SAFETY: addresses of breakpoints that are not enabled here.
+    unsafe {
+        asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}", in(reg) a, in(reg) b,
+            in(reg) c, in(reg) d, options(nomem, nostack, preserves_flags));
+    }
+}
+
 macro_rules! control_register {
     ($read:ident, $write:ident, $name:literal) => {
         #[doc = concat!("Reads ", $name, ".")]

@@ -6,7 +6,7 @@ use crate::vcpu::{Local, Vcpu};
 use crate::virt::{IoExit, gpr};
 use crate::vm::Vm;
 use crate::{pci, power};
-use acrn_abi::{PAGE_SIZE, guest_map};
+use acrn_abi::{Gpa, Gva, PAGE_SIZE, guest_map};
 use acrn_emulate::StringIo;
 use acrn_emulate::paging::{Access, WalkError};
 
@@ -222,24 +222,61 @@ fn string(vcpu: &'static Vcpu, local: &mut Local, access: IoExit) -> Next {
     } else {
         Access::Read
     };
-    let gpa = match fetch::translate(vcpu.vm(), local, address, kind) {
-        Ok(gpa) => gpa,
+    let size = usize::from(access.size().min(4));
+    let place = match Place::find(vcpu.vm(), local, address, size, kind) {
+        Ok(place) => place,
         Err(error) => return walk_failed(local, error),
     };
-    // An element across two pages would need two translations; no driver does that.
-    if gpa.page_offset() + u64::from(access.size()) > PAGE_SIZE {
-        return general_protection(local);
-    }
     let mut value = [0; 4];
-    let size = usize::from(access.size().min(4));
-    if !access.input() && !vcpu.vm().read(gpa, &mut value[..size]) {
+    if !access.input() && !place.read(vcpu.vm(), &mut value[..size]) {
         return general_protection(local);
     }
     let written = u32::from_le_bytes(value);
     let write = (!access.input()).then_some(written);
     match self::access(vcpu, access.port(), access.size(), write) {
-        Answer::Done(value) => finish_string(vcpu, local, &instruction, gpa, value),
-        Answer::Forward => ioreq::string_port(vcpu, local, access, instruction, gpa, written),
+        Answer::Done(value) => finish_string(vcpu, local, &instruction, place, value),
+        Answer::Forward => ioreq::string_port(vcpu, local, access, instruction, place, written),
+    }
+}
+
+/// Where an element of INS or OUTS is in the guest's memory: in one page or across two.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    start: Gpa,
+    /// Bytes there.
+    here: usize,
+    /// Where the others are.
+    rest: Gpa,
+}
+
+impl Place {
+    fn find(
+        vm: &Vm,
+        local: &Local,
+        address: Gva,
+        size: usize,
+        kind: Access,
+    ) -> Result<Self, WalkError> {
+        let start = fetch::translate(vm, local, address, kind)?;
+        let here = size.min((PAGE_SIZE - start.page_offset()) as usize);
+        let rest = match here == size {
+            true => start,
+            false => {
+                let next = Gva(address.0.wrapping_add(here as u64));
+                fetch::translate(vm, local, next, kind)?
+            }
+        };
+        Ok(Self { start, here, rest })
+    }
+
+    fn read(&self, vm: &Vm, bytes: &mut [u8]) -> bool {
+        let (first, second) = bytes.split_at_mut(self.here.min(bytes.len()));
+        vm.read(self.start, first) && vm.read(self.rest, second)
+    }
+
+    fn write(&self, vm: &Vm, bytes: &[u8]) -> bool {
+        let (first, second) = bytes.split_at(self.here.min(bytes.len()));
+        vm.write(self.start, first) && vm.write(self.rest, second)
     }
 }
 
@@ -248,11 +285,11 @@ pub fn finish_string(
     vcpu: &Vcpu,
     local: &mut Local,
     instruction: &StringIo,
-    gpa: acrn_abi::Gpa,
+    place: Place,
     value: u32,
 ) -> Next {
     let size = usize::from(instruction.size.min(4));
-    if !instruction.write && !vcpu.vm().write(gpa, &value.to_le_bytes()[..size]) {
+    if !instruction.write && !place.write(vcpu.vm(), &value.to_le_bytes()[..size]) {
         return general_protection(local);
     }
     if instruction.advance(&mut fetch::View(local)) {

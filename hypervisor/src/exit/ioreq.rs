@@ -27,7 +27,7 @@ pub enum PendingIo {
     /// IN or OUT.
     Port(IoExit),
     /// INS or OUTS: the element's memory.
-    StringPort(StringIo, Gpa),
+    StringPort(StringIo, io::Place),
     /// A memory access.
     Memory(Emulation),
     /// The VM is ending; no instruction goes on.
@@ -125,10 +125,10 @@ pub fn string_port(
     local: &mut Local,
     access: IoExit,
     instruction: StringIo,
-    gpa: Gpa,
+    place: io::Place,
     value: u32,
 ) -> Next {
-    local.pending_io = PendingIo::StringPort(instruction, gpa);
+    local.pending_io = PendingIo::StringPort(instruction, place);
     submit_port(
         vcpu,
         access.port(),
@@ -186,8 +186,8 @@ pub fn complete(vcpu: &'static Vcpu, local: &mut Local) {
     match core::mem::replace(&mut local.pending_io, PendingIo::None) {
         PendingIo::None => {}
         PendingIo::Port(access) => io::finish(local, &access, value as u32),
-        PendingIo::StringPort(instruction, gpa) => {
-            io::finish_string(vcpu, local, &instruction, gpa, value as u32);
+        PendingIo::StringPort(instruction, place) => {
+            io::finish_string(vcpu, local, &instruction, place, value as u32);
         }
         PendingIo::Memory(mut emulation) => {
             let step = emulation.resume(&mut super::fetch::View(local), value);

@@ -34,6 +34,15 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, fault: NestedFault) -> Nex
             crate::virt::Exit::NestedFault(fault),
         );
     }
+    // The instruction at RIP has nothing to do with it, and delivering it again would not end.
+    if local.virt.event_pending() {
+        return lifecycle::fatal(
+            vcpu,
+            local,
+            "interrupt tables or stack where the VM has no memory",
+            crate::virt::Exit::NestedFault(fault),
+        );
+    }
     let mut bytes = [0; fetch::LENGTH];
     let count = fetch::instruction(vcpu, local, &mut bytes);
     let bytes_here = &bytes[..count];

@@ -50,9 +50,10 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, exit: Exit) -> Next {
         }
         Exit::Hypercall => hypercall::handle(vcpu, local),
         Exit::UndefinedOpcode => undefined_opcode(vcpu, local),
+        Exit::Exception(vector, code) => inject(local, vector, code),
         Exit::Refused => inject(local, exception::UD, None),
         Exit::Shutdown => crate::lifecycle::triple_fault(vcpu, local),
-        Exit::InvalidState => crate::lifecycle::fatal(vcpu, local, "entry state refused", exit),
+        Exit::InvalidState => refused_state(vcpu, local, exit),
         Exit::Unknown { .. } => crate::lifecycle::fatal(vcpu, local, "unknown exit", exit),
     }
 }
@@ -121,6 +122,29 @@ fn undefined_opcode(vcpu: &'static Vcpu, local: &mut Local) -> Next {
         return hypercall::handle(vcpu, local);
     }
     inject(local, exception::UD, None)
+}
+
+/// The processor did not enter the guest. QEMU says the same when a guest writes reserved bits to CR3
+/// or CR4, which is #GP on processors; should that be refused too, again and again, the VM ends.
+#[cold]
+fn refused_state(vcpu: &'static Vcpu, local: &mut Local, exit: Exit) -> Next {
+    const MOST: u32 = 10_000;
+    let mut bytes = [0; fetch::LENGTH];
+    let count = fetch::instruction(vcpu, local, &mut bytes);
+    let writes_control = match &bytes[..count] {
+        [0x0f, 0x22, operands, ..] | [0x40..=0x4f, 0x0f, 0x22, operands, ..] => {
+            matches!(operands >> 3 & 7, 3 | 4)
+        }
+        _ => false,
+    };
+    local.refused = match local.refused {
+        (rip, times) if rip == local.registers.rip => (rip, times + 1),
+        _ => (local.registers.rip, 0),
+    };
+    if writes_control && local.refused.1 < MOST {
+        return general_protection(local);
+    }
+    crate::lifecycle::fatal(vcpu, local, "entry state refused", exit)
 }
 
 /// INIT: the vCPU waits for a start-up IPI afterwards, unless it is the bootstrap processor of

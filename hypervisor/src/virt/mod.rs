@@ -135,6 +135,8 @@ pub enum Exit {
     Hypercall,
     /// #UD that the vendor module did not recognise as a hypercall: the guest's own.
     UndefinedOpcode,
+    /// An exception of the guest's own that could keep the processor busy for ever.
+    Exception(u8, Option<u32>),
     /// A virtualization instruction, MONITOR, MWAIT, RDPMC, …: not there for guests.
     Refused,
     /// Triple fault.
@@ -158,7 +160,7 @@ pub enum Exit {
 
 impl Exit {
     /// Number of distinct reasons that are counted.
-    pub const REASONS: usize = 20;
+    pub const REASONS: usize = 21;
 
     /// Names in the order of [`Exit::reason`].
     pub const NAMES: [&'static str; Self::REASONS] = [
@@ -181,6 +183,7 @@ impl Exit {
         "shutdown",
         "invalid-state",
         "unknown",
+        "exception",
         "ioreq",
     ];
 
@@ -207,6 +210,7 @@ impl Exit {
             Exit::Shutdown => 16,
             Exit::InvalidState => 17,
             Exit::Unknown { .. } => 18,
+            Exit::Exception(..) => 19,
         }
     }
 }
@@ -289,9 +293,11 @@ pub enum Event {
 /// Exceptions that are injected.
 pub mod exception {
     #![allow(missing_docs)]
+    pub const DB: u8 = 1;
     pub const UD: u8 = 6;
     pub const GP: u8 = 13;
     pub const PF: u8 = 14;
+    pub const AC: u8 = 17;
 }
 
 /// What a vCPU needs to be set up.

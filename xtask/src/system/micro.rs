@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -24,7 +24,11 @@ pub(super) const SOON: Duration = Duration::from_secs(30);
 const ALL_HELD: i32 = 33;
 
 pub(super) fn instructions(context: &Context) -> Result<Outcome> {
-    hold(context, "cpuid,msr,ports,sleep,xsetbv,undefined,cache", 2)
+    hold(
+        context,
+        "cpuid,msr,ports,sleep,xsetbv,undefined,debug,cache",
+        2,
+    )
 }
 
 pub(super) fn timers(context: &Context) -> Result<Outcome> {
@@ -78,7 +82,7 @@ pub(super) fn models(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(without_hypervisor());
     }
-    let tests = "cpuid,msr,xsetbv,timer,priority,smp,ipi,memory,vm_life";
+    let tests = "cpuid,msr,xsetbv,debug,timer,priority,smp,ipi,memory,vm_life,vm_neighbour";
     for model in MODELS {
         let mut session = on_model(context, model, tests)?;
         finish(&mut session, tests).with_context(|| model.to_owned())?;
@@ -101,7 +105,11 @@ fn on_model(context: &Context, model: &str, tests: &str) -> Result<Session> {
 }
 
 pub(super) fn devices(context: &Context) -> Result<Outcome> {
-    hold(context, "ioapic_forms,string_io,moving_code", 2)
+    hold(
+        context,
+        "ioapic_forms,string_io,string_endless,moving_code",
+        2,
+    )
 }
 
 pub(super) fn isolation(context: &Context) -> Result<Outcome> {
@@ -262,6 +270,23 @@ pub(super) fn fatal(context: &Context) -> Result<Outcome> {
     for (test, reason) in [
         ("tables_in_mmio", "page tables where the VM has no memory"),
         ("code_in_mmio", "page tables where the VM has no memory"),
+        (
+            "tables_in_hypervisor",
+            "page tables where the VM has no memory",
+        ),
+        ("tables_in_rom", ""),
+        (
+            "idt_in_hypervisor",
+            "interrupt tables or stack where the VM has no memory",
+        ),
+        (
+            "gdt_in_hypervisor",
+            "interrupt tables or stack where the VM has no memory",
+        ),
+        (
+            "stack_in_mmio",
+            "interrupt tables or stack where the VM has no memory",
+        ),
         ("triple_fault", "triple fault"),
     ] {
         survives(context, test, reason).with_context(|| test.to_owned())?;
@@ -274,8 +299,15 @@ fn survives(context: &Context, test: &str, reason: &str) -> Result<()> {
     session.expect(reason, SOON)?;
     session.expect("the Service VM is gone", SOON)?;
     session.expect(HYPERVISOR_PROMPT, SOON)?;
-    let vcpus = session.hypervisor_command("vcpu_list")?;
-    ensure!(vcpus.matches("stopped").count() == 2, "{vcpus}");
+    // The other CPU takes a moment to stop its vCPU.
+    let deadline = Instant::now() + SOON;
+    loop {
+        let vcpus = session.hypervisor_command("vcpu_list")?;
+        if vcpus.matches("stopped").count() == 2 {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "{vcpus}");
+    }
     let vms = session.hypervisor_command("vm_list")?;
     ensure!(vms.contains("paused"), "{vms}");
     let registers = session.hypervisor_command("vcpu_dumpreg 0 0")?;

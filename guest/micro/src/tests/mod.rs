@@ -3,11 +3,14 @@
 mod addresses;
 mod batch;
 mod code;
+mod debug;
 mod devices;
 mod fatal;
+mod hostile;
 mod hypercalls;
 mod instructions;
 mod interrupts;
+mod neighbour;
 mod processors;
 mod timers;
 mod vm;
@@ -26,6 +29,7 @@ pub const TESTS: &[Entry] = &[
     ("sleep", true, instructions::sleep),
     ("xsetbv", true, instructions::xsetbv),
     ("undefined", true, instructions::undefined),
+    ("debug", true, debug::exceptions),
     ("cache", true, instructions::cache),
     ("timer", true, timers::xapic),
     ("timer_x2apic", true, timers::x2apic),
@@ -44,6 +48,7 @@ pub const TESTS: &[Entry] = &[
     ("ioapic_forms", true, devices::ioapic_forms),
     ("string_io", true, devices::string_io),
     ("moving_code", true, code::moving),
+    ("string_endless", true, devices::endless_string),
     ("memory", true, addresses::hypervisor_memory),
     ("holes", true, addresses::holes),
     ("device_memory", true, addresses::device_memory),
@@ -53,6 +58,9 @@ pub const TESTS: &[Entry] = &[
     ("vm_life", true, vm::life),
     ("vm_lending", true, vm::lending),
     ("vm_fault", true, vm::fault),
+    ("vm_read_only", true, vm::read_only),
+    ("vm_hostile", true, hostile::user_vm),
+    ("vm_neighbour", true, neighbour::registers),
     ("vm_slots", true, vm::slots),
     ("vm_scattered", true, batch::scattered),
     ("vm_cycles", false, vm::cycles),
@@ -60,6 +68,11 @@ pub const TESTS: &[Entry] = &[
     ("wait", false, vm::wait),
     ("tables_in_mmio", false, fatal::tables_in_mmio),
     ("code_in_mmio", false, fatal::code_in_mmio),
+    ("tables_in_hypervisor", false, fatal::tables_in_hypervisor),
+    ("tables_in_rom", false, fatal::tables_in_rom),
+    ("idt_in_hypervisor", false, fatal::idt_in_hypervisor),
+    ("gdt_in_hypervisor", false, fatal::gdt_in_hypervisor),
+    ("stack_in_mmio", false, fatal::stack_in_mmio),
     ("triple_fault", false, fatal::triple_fault),
     ("loop", false, fatal::endless),
 ];

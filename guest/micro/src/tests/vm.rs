@@ -190,7 +190,12 @@ fn load(code: &[u8]) {
 }
 
 pub(super) fn counter() -> u32 {
-    MEMORY.0[COUNTER / 4].load(Ordering::SeqCst)
+    word(COUNTER)
+}
+
+/// A word of the VM's memory.
+pub(super) fn word(at: usize) -> u32 {
+    MEMORY.0[at / 4].load(Ordering::SeqCst)
 }
 
 fn processed() -> &'static AtomicU32 {
@@ -456,6 +461,46 @@ pub(super) fn lending(t: &Test) {
         "strange ranges: {results:?}"
     );
     expect!(t, one.destroy() == 0 && two.destroy() == 0, "DESTROY_VM");
+}
+
+/// What the Device Model lends for reading is not written, by no instruction.
+pub(super) fn read_only(t: &Test) {
+    /// Reads a port into the page at 64 KiB; the #GP that this gets it ends the VM.
+    const WRITER: &[u8] = &[
+        0xbf, 0x00, 0x00, 0x01, 0x00, // mov edi, 0x10000
+        0x66, 0xba, 0x00, 0x05, // mov dx, 0x500
+        0x6c, // insb
+        0xff, 0x05, 0x00, 0x20, 0x00, 0x00, // inc dword ptr [0x2000]
+        0xeb, 0xf8, // jmp back
+    ];
+    static LENT: Pages = Pages([const { AtomicU32::new(0) }; PAGES * 1024]);
+    cpu::enable_interrupts();
+    LENT.0[0].store(0x1234_5678, Ordering::SeqCst);
+    match UserVm::prepared(b"reader", 1, WRITER) {
+        Ok(vm) => {
+            let result = vm.regions(&[MemoryRegion {
+                operation: MemoryRegion::ADD,
+                attributes: memory::READ | memory::WB,
+                user_vm_pa: 0x1_0000,
+                service_vm_pa: address(&LENT),
+                size: 4096,
+            }]);
+            expect!(t, result == 0, "read-only memory: {result}");
+            expect!(t, vm.start() == 0, "START_VM");
+            let got = request();
+            let wanted = port(DIRECTION_READ, 0x500, 1, 0);
+            expect!(t, got.as_ref() == Some(&wanted), "{got:x?}");
+            vm.answer(0x99);
+            let got = request();
+            let off = got.is_some_and(|got| got.address == 0x404);
+            expect!(t, off && counter() == 0, "the VM has gone on");
+            let word = LENT.0[0].load(Ordering::SeqCst);
+            expect!(t, word == 0x1234_5678, "read-only memory is {word:#x}");
+            expect!(t, vm.destroy() == 0, "DESTROY_VM");
+        }
+        Err(result) => expect!(t, false, "preparing the VM: {result}"),
+    }
+    cpu::disable_interrupts();
 }
 
 /// A User VM that cannot go on asks its Device Model to be switched off.

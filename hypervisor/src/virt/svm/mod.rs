@@ -100,7 +100,10 @@ impl SvmCpu {
     pub fn configure(&mut self, config: &VirtConfig) {
         self.vmcb = Vmcb::new();
         let control = &mut self.vmcb.control;
-        control.exceptions = 1 << super::exception::UD;
+        // #DB and #AC are the guest's own, but a guest can make the processor raise them without end
+        // while it delivers them, and no interrupt would come in between.
+        control.exceptions =
+            1 << super::exception::UD | 1 << super::exception::DB | 1 << super::exception::AC;
         control.intercept1 = intercept1::INTR
             | intercept1::NMI
             | intercept1::SMI
@@ -506,6 +509,8 @@ impl SvmCpu {
             exit_code::INVD => Exit::Invd,
             exit_code::VMMCALL => Exit::Hypercall,
             exit_code::EXCEPTION_UD => Exit::UndefinedOpcode,
+            exit_code::EXCEPTION_DB => Exit::Exception(super::exception::DB, None),
+            exit_code::EXCEPTION_AC => Exit::Exception(super::exception::AC, Some(0)),
             exit_code::VMRUN
             | exit_code::VMLOAD
             | exit_code::VMSAVE

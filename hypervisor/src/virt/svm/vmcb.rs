@@ -167,7 +167,9 @@ pub const EVENT_VALID: u64 = 1 << 31;
 
 /// Exit codes (APM volume 2, appendix C).
 pub mod exit_code {
+    pub const EXCEPTION_DB: u64 = 0x41;
     pub const EXCEPTION_UD: u64 = 0x46;
+    pub const EXCEPTION_AC: u64 = 0x51;
     pub const INTR: u64 = 0x60;
     pub const NMI: u64 = 0x61;
     pub const SMI: u64 = 0x62;
