@@ -4,8 +4,9 @@
 //! weight. The entity with the least effective virtual time (EVT) runs; that is the AVT, less the
 //! warp while the entity is warped: it borrows from its own future share to run early. The running
 //! one is replaced when its EVT has passed the next one's by the context-switch allowance, or
-//! at once when somebody wakes with a lesser EVT. An entity that wakes starts at the least AVT
-//! of the runnable ones, so sleeping saves nothing up.
+//! at once when somebody wakes whose EVT is not greater. An entity that wakes starts at the least
+//! AVT of the runnable ones, so sleeping saves nothing up; but who has not had its share, and now
+//! has an interrupt or an answer to look at, need not wait for the end of a turn.
 //!
 //! An entity with a positive warp value is warped until it has run for `warp_limit` in that
 //! state; then it is not, until `unwarp_period` has passed, after which it is again. A block does
@@ -78,7 +79,7 @@ pub(crate) struct Bvt {
     svt: i64,
     /// End of the current turn.
     turn_end: u64,
-    /// Somebody with a lesser EVT has appeared.
+    /// Somebody whose EVT is not greater has appeared.
     is_outdone: bool,
     has_yielded: bool,
 }
@@ -134,7 +135,7 @@ impl Bvt {
         let Some(current) = common.current else {
             return;
         };
-        if self.entities[id.index()].evt() < self.entities[current.index()].evt() {
+        if self.evt(id) <= self.evt(current) {
             self.is_outdone = true;
         } else if common.waiting().count_ones() == 1 {
             // The turn had no end so far.
@@ -203,13 +204,18 @@ impl Bvt {
         let Some(other) = other else {
             return Some(current);
         };
-        let is_over = common.since >= self.turn_end || self.is_outdone;
-        let is_behind = self.evt(other) < self.evt(current);
-        Some(if self.has_yielded || is_over && is_behind {
+        Some(if self.goes_first(other, current, common.since) {
             other
         } else {
             current
         })
+    }
+
+    /// Whether `other`, which is runnable, replaces the current entity.
+    fn goes_first(&self, other: EntityId, current: EntityId, now: u64) -> bool {
+        let (its, own) = (self.evt(other), self.evt(current));
+        let by_waking = self.is_outdone && its <= own;
+        self.has_yielded || by_waking || now >= self.turn_end && its < own
     }
 
     fn evt(&self, id: EntityId) -> i64 {
@@ -246,8 +252,7 @@ impl Bvt {
         let Some(other) = self.least(common.waiting()) else {
             return false;
         };
-        let is_over = now >= self.turn_end || self.is_outdone;
-        self.has_yielded || is_over && self.evt(other) < self.evt(current)
+        self.goes_first(other, current, now)
     }
 
     pub fn next_tick(&self, common: &Common, now: u64) -> u64 {

@@ -195,19 +195,58 @@ fn bvt_does_not_let_a_sleeper_save_up_time() {
 }
 
 #[test]
-fn bvt_runs_a_warped_entity_as_soon_as_it_wakes() {
-    let warped = Params {
-        warp_value: 50,
+fn bvt_runs_an_entity_as_soon_as_it_wakes_unless_it_is_ahead() {
+    let warped = |warp_value| Params {
+        warp_value,
         ..weight(1)
     };
-    for (params, expected) in [(warped, true), (weight(1), false)] {
-        let mut scheduler = busy(BVT, &[weight(1), params]);
+    for (warp_value, expected) in [(50, true), (0, true), (-50, false)] {
+        let mut scheduler = busy(BVT, &[weight(1), warped(warp_value)]);
         scheduler.block(id(1), 0);
         scheduler.pick(0);
         scheduler.wake(id(1), 100 * MS);
         assert_eq!(scheduler.should_preempt(100 * MS), expected);
         assert_eq!(scheduler.pick(100 * MS) == Some(id(1)), expected);
     }
+    let mut scheduler = busy(BVT, &[weight(1), weight(1)]);
+    scheduler.block(id(0), 0);
+    scheduler.pick(0);
+    scheduler.wake(id(0), 0);
+    scheduler.block(id(1), 4 * MS);
+    scheduler.pick(4 * MS);
+    scheduler.wake(id(1), 5 * MS);
+    assert!(
+        !scheduler.should_preempt(5 * MS),
+        "it has had 4 ms, the other one 1 ms"
+    );
+}
+
+#[test]
+fn bvt_gives_who_wakes_often_no_more_than_its_share() {
+    let mut scheduler = busy(BVT, &[weight(1), weight(1)]);
+    let mut now = 0;
+    while now < 10_000 * MS {
+        // Entity 1 works for 3 ms at a time, with the shortest of breaks between.
+        let mut work = 3 * MS;
+        while work > 0 {
+            let current = scheduler.pick(now);
+            let end = scheduler.next_tick(now).unwrap_or(u64::MAX);
+            let step = match current == Some(id(1)) {
+                true => work.min(end - now),
+                false => end - now,
+            };
+            now += step;
+            if current == Some(id(1)) {
+                work -= step;
+            }
+        }
+        scheduler.block(id(1), now);
+        scheduler.pick(now);
+        now += 1000;
+        scheduler.wake(id(1), now);
+    }
+    let share = scheduler.run_time(id(1)) as f64 * 100.0 / now as f64;
+    assert!((33.0..51.0).contains(&share), "{share} %");
 }
 
 #[test]
