@@ -237,7 +237,9 @@ impl Session {
             .with_context(|| format!("the exit status of `{command}` is unreadable: {status:?}"))?;
         Ok(Output {
             status,
-            text: text.replace("\r\n", "\n").trim().to_owned(),
+            text: without_messages(&text.replace("\r\n", "\n"))
+                .trim()
+                .to_owned(),
         })
     }
 
@@ -312,6 +314,30 @@ fn is_time_out(error: &anyhow::Error) -> bool {
         .is_some_and(|error| matches!(error, ConsoleError::TimedOut { .. }))
 }
 
+/// What a guest printed, without the hypervisor's messages, which share its console:
+/// `[    12.345678][cpu0] info: …` to the end of the line.
+fn without_messages(text: &str) -> String {
+    let mut rest = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let message = line.find("][cpu").and_then(|end| {
+            let start = line[..end].rfind('[')?;
+            let time = line[start + 1..end].trim_start();
+            let is_time =
+                time.contains('.') && time.chars().all(|c| c.is_ascii_digit() || c == '.');
+            is_time.then_some(start)
+        });
+        match message {
+            Some(0) => {}
+            Some(start) => {
+                rest.push_str(&line[..start]);
+                rest.push('\n');
+            }
+            None => rest.push_str(line),
+        }
+    }
+    rest
+}
+
 /// The first column of the line with this name in what `vm_list` prints.
 fn number_in(list: &str, name: &str) -> Option<u16> {
     list.lines().find_map(|line| {
@@ -324,6 +350,16 @@ fn number_in(list: &str, name: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hypervisors_messages_are_no_output_of_a_guest() {
+        let text = "[   504.856403][cpu0] info: vm1 is gone\n745\na[0][cpu] stays\n\
+                    half[     1.000000][cpu1] warn: x\n[  12.34] Linux\n";
+        assert_eq!(
+            without_messages(text),
+            "745\na[0][cpu] stays\nhalf\n[  12.34] Linux\n"
+        );
+    }
 
     #[test]
     fn a_vm_is_found_by_its_name() {
