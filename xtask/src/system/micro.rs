@@ -120,6 +120,17 @@ pub(super) fn hypercalls(context: &Context) -> Result<Outcome> {
     hold(context, "hypercall_policy,hypercall_fuzz", 2)
 }
 
+pub(super) fn chaos(context: &Context) -> Result<Outcome> {
+    for cpus in [1, 4] {
+        let tests = "startup_storm,chaos,smp,ipi";
+        let outcome = hold(context, tests, cpus).with_context(|| format!("{cpus} CPUs"))?;
+        if outcome != Outcome::Passed {
+            return Ok(outcome);
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
 pub(super) fn user_vms(context: &Context) -> Result<Outcome> {
     hold(
         context,

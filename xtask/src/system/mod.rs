@@ -123,6 +123,11 @@ pub const CASES: &[Case] = &[
         run: micro::hypercalls,
     },
     Case {
+        name: "micro_chaos",
+        catches: "accesses of any kind in any order, and a storm of start-up IPIs",
+        run: micro::chaos,
+    },
+    Case {
         name: "micro_user_vms",
         catches: "life of User VMs by hypercalls; memory that must not be lent",
         run: micro::user_vms,

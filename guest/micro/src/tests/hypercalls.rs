@@ -61,18 +61,23 @@ pub(super) fn policy(t: &Test) {
     // SAFETY: the hypervisor has written it.
     let version = unsafe { (at as *const [u32; 2]).read_volatile() };
     expect!(t, version == [1, 0], "interface version {version:?}");
-    // Not from ring 3, by neither instruction.
-    extern "C" fn vmmcall_in_ring3(_: u64) -> ! {
+    ring3(t);
+    other_registers(t);
+}
+
+/// Not from ring 3, by neither instruction, whatever the number.
+fn ring3(t: &Test) {
+    extern "C" fn vmmcall(id: u64) -> ! {
         // SAFETY: has to fault; otherwise comes back by INT.
         unsafe {
-            asm!("vmmcall", "int {v}", in("r8") 0x8000_0000_u64, in("rdi") 0u64,
+            asm!("vmmcall", "int {v}", in("r8") id, in("rdi") 0u64,
                 v = const RETURN_VECTOR, options(noreturn));
         }
     }
-    extern "C" fn vmcall_in_ring3(_: u64) -> ! {
+    extern "C" fn vmcall(id: u64) -> ! {
         // SAFETY: as above.
         unsafe {
-            asm!("vmcall", "int {v}", in("r8") 0x8000_0000_u64, in("rdi") 0u64,
+            asm!("vmcall", "int {v}", in("r8") id, in("rdi") 0u64,
                 v = const RETURN_VECTOR, options(noreturn));
         }
     }
@@ -82,14 +87,16 @@ pub(super) fn policy(t: &Test) {
     }
     let came = in_ring3(0, nothing).map(|f| f.vector);
     expect!(t, came == Some(RETURN_VECTOR), "ring 3 itself: {came:?}");
-    for (name, function) in [
-        ("VMMCALL", vmmcall_in_ring3 as extern "C" fn(u64) -> !),
-        ("VMCALL", vmcall_in_ring3),
-    ] {
-        let fault = in_ring3(0, function);
-        expect!(t, fault == GP || fault == UD, "{name} in ring 3: {fault:?}");
+    for id in (0..256).flat_map(|n| [n, n | 0x8000_0000]) {
+        for (name, function) in [
+            ("VMMCALL", vmmcall as extern "C" fn(u64) -> !),
+            ("VMCALL", vmcall),
+        ] {
+            let fault = in_ring3(id, function);
+            let refused = fault == GP || fault == UD;
+            expect!(t, refused, "{name} {id:#x} in ring 3: {fault:?}");
+        }
     }
-    other_registers(t);
 }
 
 /// Only RAX changes.

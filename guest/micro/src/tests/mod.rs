@@ -2,6 +2,7 @@
 
 mod addresses;
 mod batch;
+mod chaos;
 mod code;
 mod debug;
 mod devices;
@@ -61,6 +62,8 @@ pub const TESTS: &[Entry] = &[
     ("vm_read_only", true, vm::read_only),
     ("vm_hostile", true, hostile::user_vm),
     ("vm_neighbour", true, neighbour::registers),
+    ("chaos", true, chaos::stream),
+    ("startup_storm", true, chaos::startup_storm),
     ("vm_slots", true, vm::slots),
     ("vm_scattered", true, batch::scattered),
     ("vm_cycles", false, vm::cycles),
