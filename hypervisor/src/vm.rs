@@ -410,6 +410,13 @@ impl Vm {
         result
     }
 
+    /// Reads a port of the 8259 pair.
+    #[inline]
+    pub fn read_pic(&self, port: u16) -> u8 {
+        let value = self.pic.lock().peek(port);
+        value.unwrap_or_else(|| self.with_pic(|pic| pic.read(port)))
+    }
+
     /// Acknowledges the 8259 pair's interrupt, if there still is one.
     pub fn pic_acknowledge(&self) -> Option<u8> {
         self.with_pic(|pic| pic.has_interrupt().then(|| pic.acknowledge().0))

@@ -264,19 +264,30 @@ impl VPic {
 
     /// Byte read; all ones from a port that is not the controllers'.
     pub fn read(&mut self, port: u16) -> u8 {
+        if let Some(value) = self.peek(port) {
+            return value;
+        }
         let value = match port {
-            0x20 | 0x21 if self.first.poll => self.poll_first(),
-            0xa0 | 0xa1 if self.second.poll => self.second.read_poll(),
-            0x20 => self.first.read_command(),
-            0x21 => self.first.imr,
-            0xa0 => self.second.read_command(),
-            0xa1 => self.second.imr,
-            0x4d0 => self.first.elcr,
-            0x4d1 => self.second.elcr,
-            _ => 0xff,
+            0x20 | 0x21 => self.poll_first(),
+            _ => self.second.read_poll(),
         };
         self.update_cascade();
         value
+    }
+
+    /// Byte read that changes nothing; `None` after a poll command, when a read acknowledges.
+    #[inline]
+    pub fn peek(&self, port: u16) -> Option<u8> {
+        let (chip, value) = match port {
+            0x20 => (&self.first, self.first.read_command()),
+            0x21 => (&self.first, self.first.imr),
+            0xa0 => (&self.second, self.second.read_command()),
+            0xa1 => (&self.second, self.second.imr),
+            0x4d0 => return Some(self.first.elcr),
+            0x4d1 => return Some(self.second.elcr),
+            _ => return Some(0xff),
+        };
+        (!chip.poll).then_some(value)
     }
 
     fn poll_first(&mut self) -> u8 {

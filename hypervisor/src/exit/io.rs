@@ -76,7 +76,7 @@ fn access(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) -> Answe
                 vm.with_pic(|pic| pic.write(port, value as u8));
                 0
             }
-            None => vm.with_pic(|pic| pic.read(port)).into(),
+            None => vm.read_pic(port).into(),
         }),
         _ if uart_owns(vcpu, port) => Answer::Done(uart(vcpu, port, size, write)),
         _ if vm.is_service() => service_port(vcpu, port, size, write),
