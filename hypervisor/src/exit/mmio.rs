@@ -31,7 +31,7 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, fault: NestedFault) -> Nex
             vcpu,
             local,
             "code or page tables where the VM has no memory",
-            crate::virt::Exit::NestedFault(fault),
+            crate::virt::Exit::NestedFault,
         );
     }
     // The instruction at RIP has nothing to do with it, and delivering it again would not end.
@@ -40,7 +40,7 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, fault: NestedFault) -> Nex
             vcpu,
             local,
             "interrupt tables or stack where the VM has no memory",
-            crate::virt::Exit::NestedFault(fault),
+            crate::virt::Exit::NestedFault,
         );
     }
     let mut bytes = [0; fetch::LENGTH];

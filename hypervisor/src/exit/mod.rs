@@ -33,8 +33,8 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, exit: Exit) -> Next {
     match exit {
         Exit::Cpuid => cpuid::handle(vcpu, local),
         Exit::Msr { write } => msr::handle(vcpu, local, write),
-        Exit::Io(access) => io::handle(vcpu, local, access),
-        Exit::NestedFault(fault) => mmio::handle(vcpu, local, fault),
+        Exit::Io => io::handle(vcpu, local, local.virt.port_access()),
+        Exit::NestedFault => mmio::handle(vcpu, local, local.virt.nested_fault()),
         Exit::Hlt => halt(vcpu, local),
         Exit::Pause => skip(local, 2, Next::Yield),
         Exit::Interrupt | Exit::InterruptWindow | Exit::Nmi => Next::Continue,
@@ -50,11 +50,11 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, exit: Exit) -> Next {
         }
         Exit::Hypercall => hypercall::handle(vcpu, local),
         Exit::UndefinedOpcode => undefined_opcode(vcpu, local),
-        Exit::Exception(vector, code) => inject(local, vector, code),
+        Exit::Exception(vector) => inject(local, vector, (vector == exception::AC).then_some(0)),
         Exit::Refused => inject(local, exception::UD, None),
         Exit::Shutdown => crate::lifecycle::triple_fault(vcpu, local),
         Exit::InvalidState => refused_state(vcpu, local, exit),
-        Exit::Unknown { .. } => crate::lifecycle::fatal(vcpu, local, "unknown exit", exit),
+        Exit::Unknown => crate::lifecycle::fatal(vcpu, local, "unknown exit", exit),
     }
 }
 

@@ -99,7 +99,9 @@ pub struct NestedFault {
     pub page_walk: bool,
 }
 
-/// Why the guest stopped running.
+/// Why the guest stopped running. It is small, since it is handed on at each exit; what else the
+/// hardware said stays with the vCPU until the next entry (`VirtCpu::port_access`,
+/// `VirtCpu::nested_fault`, and the dump for what is unknown).
 #[derive(Clone, Copy, Debug)]
 pub enum Exit {
     /// CPUID.
@@ -110,9 +112,9 @@ pub enum Exit {
         write: bool,
     },
     /// IN, OUT, INS, OUTS.
-    Io(IoExit),
+    Io,
     /// Nested page fault or EPT violation.
-    NestedFault(NestedFault),
+    NestedFault,
     /// HLT.
     Hlt,
     /// PAUSE, in a loop.
@@ -135,8 +137,8 @@ pub enum Exit {
     Hypercall,
     /// #UD that the vendor module did not recognise as a hypercall: the guest's own.
     UndefinedOpcode,
-    /// An exception of the guest's own that could keep the processor busy for ever.
-    Exception(u8, Option<u32>),
+    /// An exception of the guest's own, by vector, that could keep the processor busy for ever.
+    Exception(u8),
     /// A virtualization instruction, MONITOR, MWAIT, RDPMC, …: not there for guests.
     Refused,
     /// Triple fault.
@@ -144,18 +146,7 @@ pub enum Exit {
     /// The state to enter with was invalid.
     InvalidState,
     /// Something that the vendor module does not know.
-    #[expect(
-        dead_code,
-        reason = "the dump shows them by Debug, which the lint does not count"
-    )]
-    Unknown {
-        /// Vendor's exit code.
-        code: u64,
-        /// First detail.
-        info1: u64,
-        /// Second detail.
-        info2: u64,
-    },
+    Unknown,
 }
 
 impl Exit {
@@ -193,8 +184,8 @@ impl Exit {
         match self {
             Exit::Cpuid => 0,
             Exit::Msr { .. } => 1,
-            Exit::Io(_) => 2,
-            Exit::NestedFault(_) => 3,
+            Exit::Io => 2,
+            Exit::NestedFault => 3,
             Exit::Hlt => 4,
             Exit::Pause => 5,
             Exit::Interrupt => 6,
@@ -209,7 +200,7 @@ impl Exit {
             Exit::Refused => 15,
             Exit::Shutdown => 16,
             Exit::InvalidState => 17,
-            Exit::Unknown { .. } => 18,
+            Exit::Unknown => 18,
             Exit::Exception(..) => 19,
         }
     }

@@ -493,12 +493,8 @@ impl SvmCpu {
             exit_code::MSR => Exit::Msr {
                 write: control.exit_info1 & 1 != 0,
             },
-            exit_code::IOIO => Exit::Io(self.decode_io()),
-            exit_code::NPF => Exit::NestedFault(NestedFault {
-                gpa: Gpa(control.exit_info2),
-                fetch: control.exit_info1 & 16 != 0,
-                page_walk: control.exit_info1 >> 33 & 1 != 0,
-            }),
+            exit_code::IOIO => Exit::Io,
+            exit_code::NPF => Exit::NestedFault,
             exit_code::HLT => Exit::Hlt,
             exit_code::PAUSE => Exit::Pause,
             exit_code::VINTR => Exit::InterruptWindow,
@@ -509,8 +505,8 @@ impl SvmCpu {
             exit_code::INVD => Exit::Invd,
             exit_code::VMMCALL => Exit::Hypercall,
             exit_code::EXCEPTION_UD => Exit::UndefinedOpcode,
-            exit_code::EXCEPTION_DB => Exit::Exception(super::exception::DB, None),
-            exit_code::EXCEPTION_AC => Exit::Exception(super::exception::AC, Some(0)),
+            exit_code::EXCEPTION_DB => Exit::Exception(super::exception::DB),
+            exit_code::EXCEPTION_AC => Exit::Exception(super::exception::AC),
             exit_code::VMRUN
             | exit_code::VMLOAD
             | exit_code::VMSAVE
@@ -526,19 +522,26 @@ impl SvmCpu {
             exit_code::INVALID | exit_code::INVALID_32 | exit_code::BUSY => Exit::InvalidState,
             // SMI and INIT arrive at the host once GIF is set again.
             exit_code::SMI | exit_code::INIT => Exit::Interrupt,
-            code => Exit::Unknown {
-                code,
-                info1: control.exit_info1,
-                info2: control.exit_info2,
-            },
+            _ => Exit::Unknown,
         }
     }
 
-    /// EXITINFO1 of an I/O intercept (APM volume 2, 15.10.2).
+    /// The access behind [`Exit::Io`].
     #[inline]
-    fn decode_io(&self) -> IoExit {
+    pub fn port_access(&self) -> IoExit {
         let control = &self.vmcb.control;
         IoExit::new(control.exit_info1 as u32, control.exit_info2)
+    }
+
+    /// The access behind [`Exit::NestedFault`].
+    #[inline]
+    pub fn nested_fault(&self) -> NestedFault {
+        let control = &self.vmcb.control;
+        NestedFault {
+            gpa: Gpa(control.exit_info2),
+            fetch: control.exit_info1 & 16 != 0,
+            page_walk: control.exit_info1 >> 33 & 1 != 0,
+        }
     }
 
     /// Shows the vendor's part of a state dump.
