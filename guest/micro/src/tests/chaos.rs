@@ -19,8 +19,8 @@ const STEPS: u64 = 30_000;
 
 fn setting(name: &str, default: u64) -> u64 {
     let words = params::command_line().split(' ');
-    let value = words.filter_map(|word| word.strip_prefix(name)?.parse().ok());
-    value.last().unwrap_or(default)
+    let mut value = words.filter_map(|word| word.strip_prefix(name)?.parse().ok());
+    value.next_back().unwrap_or(default)
 }
 
 /// xorshift64*.
