@@ -1,0 +1,120 @@
+//! Everything of the hypervisor that reads foreign bytes, as functions of one byte string.
+//!
+//! A function takes its input apart, feeds it to the code in question and asserts what must hold
+//! whatever the input is. Two things call them: `tests/random.rs` here, with some hundred thousand
+//! pseudo-random inputs in each run of the tests, and the targets in `fuzz/`, with whatever a
+//! coverage-guided fuzzer finds (`cargo fuzz run NAME`; it needs a nightly compiler).
+
+#![forbid(unsafe_code)]
+
+mod acpi;
+mod boot;
+mod calls;
+mod controllers;
+mod decoder;
+mod memory;
+mod paging;
+mod pci;
+mod schedule;
+mod shell;
+mod source;
+
+pub use source::Source;
+
+/// Something that reads foreign bytes.
+pub struct Target {
+    /// Name, that of the file in `fuzz/fuzz_targets` too.
+    pub name: &'static str,
+    /// Reads an input; panics when something does not hold.
+    pub run: fn(&[u8]),
+    /// Inputs that are almost right, to be changed a little.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "decoder",
+        run: decoder::run,
+        seeds: decoder::seeds,
+    },
+    Target {
+        name: "paging",
+        run: paging::run,
+        seeds: none,
+    },
+    Target {
+        name: "multiboot",
+        run: boot::multiboot,
+        seeds: boot::multiboot_seeds,
+    },
+    Target {
+        name: "bzimage",
+        run: boot::bzimage,
+        seeds: boot::bzimage_seeds,
+    },
+    Target {
+        name: "cmdline",
+        run: boot::cmdline,
+        seeds: boot::cmdline_seeds,
+    },
+    Target {
+        name: "acpi",
+        run: acpi::run,
+        seeds: acpi::seeds,
+    },
+    Target {
+        name: "hypercalls",
+        run: calls::run,
+        seeds: none,
+    },
+    Target {
+        name: "pci",
+        run: pci::run,
+        seeds: pci::seeds,
+    },
+    Target {
+        name: "lapic",
+        run: controllers::lapic,
+        seeds: none,
+    },
+    Target {
+        name: "ioapic",
+        run: controllers::ioapic,
+        seeds: none,
+    },
+    Target {
+        name: "pic",
+        run: controllers::pic,
+        seeds: none,
+    },
+    Target {
+        name: "uart",
+        run: controllers::uart,
+        seeds: none,
+    },
+    Target {
+        name: "memory",
+        run: memory::run,
+        seeds: none,
+    },
+    Target {
+        name: "schedule",
+        run: schedule::run,
+        seeds: none,
+    },
+    Target {
+        name: "shell",
+        run: shell::run,
+        seeds: shell::seeds,
+    },
+];
+
+fn none() -> Vec<Vec<u8>> {
+    Vec::new()
+}
+
+/// The target of that name.
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
