@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use acrn_abi::types::{Bdf, Gsi};
 
 use super::config::{BAR_COUNT, BAR0, BarKind, SetupError};
-use super::{ConfigSpace, PciDevice};
+use super::{ConfigSpace, DeviceError, PciDevice};
 
 /// Memory-mapped configuration space (PCI Express ECAM), one MiB per bus.
 pub const ECAM_BASE: u64 = 0xe000_0000;
@@ -301,6 +301,12 @@ impl Bus {
     /// Whether a BAR is there.
     pub fn decodes(&self, port: bool, address: u64, size: u8) -> bool {
         self.target(port, address, size).is_some()
+    }
+
+    /// Puts a medium into the drive at `bdf`; `None` when nothing is there.
+    pub fn insert(&self, bdf: Bdf, medium: &str) -> Option<Result<(), DeviceError>> {
+        let (_, function) = self.find(bdf)?;
+        Some(lock(&function.device).insert(medium))
     }
 
     /// Resets all functions.

@@ -135,6 +135,18 @@ pub trait PciDevice: Send {
     /// BARs were moved, or their decoding was switched on or off. Where they are now:
     /// [`ConfigSpace::bar`], `None` while not decoded. Doorbells are to be bound anew here.
     fn bars_moved(&mut self) {}
+    /// Puts a medium into a drive that has none.
+    ///
+    /// # Errors
+    /// This is no such drive, or the medium cannot be used.
+    fn insert(&mut self, medium: &str) -> Result<(), DeviceError> {
+        Err(DeviceError::Option {
+            device: "acrn-dm",
+            option: medium.to_owned(),
+            remedy: "this device takes no medium: name the slot of a virtio-blk with nodisk"
+                .to_owned(),
+        })
+    }
     /// Back to the state after creation, with all threads idle and doorbells and irqfds taken
     /// back. The bus resets the configuration space itself, before this call.
     fn reset(&mut self);

@@ -8,7 +8,8 @@
 //! {"command":"status"}   ->   {"ack":0,"name":"vm1","state":"running",...}
 //! ```
 //!
-//! Commands are `status`, `pause`, `resume`, `reset`, `stop` (the power button) and `destroy`.
+//! Commands are `status`, `pause`, `resume`, `reset`, `stop` (the power button), `destroy`, and
+//! `blkrescan` with a `device`, such as `6,/srv/disk.img`, for a drive that has no medium.
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +30,7 @@ const MAX_TEXT: usize = 64 << 10;
 const MAX_CLIENTS: usize = 8;
 
 /// A command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
     /// Tell how the VM is.
@@ -45,6 +46,9 @@ pub enum Command {
     Stop,
     /// Switch off at once.
     Destroy,
+    /// Put a medium into a drive without one: `SLOT,PATH`.
+    #[serde(skip)]
+    BlkRescan(String),
 }
 
 /// What a VM tells about itself.
@@ -184,6 +188,8 @@ fn serve(mut stream: UnixStream, events: &Sender<Event>) -> io::Result<()> {
 #[derive(Deserialize)]
 struct Request {
     command: String,
+    #[serde(default)]
+    device: String,
 }
 
 fn serve_json(mut stream: UnixStream, events: &Sender<Event>) -> io::Result<()> {
@@ -195,7 +201,7 @@ fn serve_json(mut stream: UnixStream, events: &Sender<Event>) -> io::Result<()> 
         let mut broken = None;
         for request in requests.by_ref() {
             match request {
-                Ok(request) => answers.push(json_answer(&request.command, events)),
+                Ok(request) => answers.push(json_answer(request, events)),
                 Err(error) if error.is_eof() => break,
                 Err(error) => {
                     broken = Some(error);
@@ -223,10 +229,20 @@ fn serve_json(mut stream: UnixStream, events: &Sender<Event>) -> io::Result<()> 
     }
 }
 
-fn json_answer(name: &str, events: &Sender<Event>) -> serde_json::Value {
-    let Ok(command) = serde_json::from_value::<Command>(name.into()) else {
+fn json_answer(request: Request, events: &Sender<Event>) -> serde_json::Value {
+    let Request {
+        command: name,
+        device,
+    } = request;
+    let command = if name == "blkrescan" {
+        Ok(Command::BlkRescan(device))
+    } else {
+        serde_json::from_value::<Command>(name.as_str().into())
+    };
+    let Ok(command) = command else {
         let error = format!(
-            "there is no command \"{name}\": use status, pause, resume, reset, stop or destroy"
+            "there is no command \"{name}\": use status, pause, resume, reset, stop, destroy or \
+             blkrescan"
         );
         return serde_json::json!({ "ack": -1, "error": error });
     };
@@ -302,7 +318,7 @@ mod manager {
             DM_SUSPEND => Command::Pause,
             DM_RESUME => Command::Resume,
             DM_QUERY => Command::Status,
-            DM_BLKRESCAN => return Some(-1),
+            DM_BLKRESCAN => Command::BlkRescan(text(message.get(DATA..)?)),
             other => {
                 log::debug!("a manager sent the unknown message {other}");
                 return Some(-1);
@@ -319,13 +335,19 @@ mod manager {
         })
     }
 
+    /// The text of a field that a zero ends.
+    fn text(field: &[u8]) -> String {
+        let bytes = field.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
     #[cfg(test)]
     mod tests {
         use std::sync::mpsc::channel;
 
         use super::*;
 
-        fn ask(id: u32, force: u32) -> (i32, Command) {
+        fn ask(id: u32, data: &[u8]) -> (i32, Command) {
             let (mut client, server) = UnixStream::pair().unwrap();
             let (sender, events) = channel();
             let thread = std::thread::spawn(move || {
@@ -334,7 +356,7 @@ mod manager {
             let mut message = vec![0; SIZE];
             message[..8].copy_from_slice(&MAGIC.to_le_bytes());
             message[8..12].copy_from_slice(&id.to_le_bytes());
-            message[DATA..DATA + 4].copy_from_slice(&force.to_le_bytes());
+            message[DATA..DATA + data.len()].copy_from_slice(data);
             client.write_all(&message).unwrap();
             let Ok(Event::Control(control)) = events.recv_timeout(PATIENCE) else {
                 panic!()
@@ -349,9 +371,11 @@ mod manager {
 
         #[test]
         fn messages_of_acrnctl_become_commands() {
-            assert_eq!(ask(DM_STOP, 0), (0, Command::Stop));
-            assert_eq!(ask(DM_STOP, 1), (0, Command::Destroy));
-            assert_eq!(ask(DM_SUSPEND, 0), (0, Command::Pause));
+            assert_eq!(ask(DM_STOP, &[]), (0, Command::Stop));
+            assert_eq!(ask(DM_STOP, &[1]), (0, Command::Destroy));
+            assert_eq!(ask(DM_SUSPEND, &[]), (0, Command::Pause));
+            let rescan = Command::BlkRescan("3,/srv/disk".to_owned());
+            assert_eq!(ask(DM_BLKRESCAN, b"3,/srv/disk\0"), (0, rescan));
         }
 
         #[test]
@@ -405,6 +429,11 @@ mod tests {
             huge_pages: true,
         };
         assert!(next(Command::Status, Answer::Status(status)).contains(r#""state":"running""#));
+        client
+            .write_all(b"{\"command\":\"blkrescan\",\"device\":\"6,/d\"}\n")
+            .unwrap();
+        let rescan = Command::BlkRescan("6,/d".to_owned());
+        assert_eq!(next(rescan, Answer::Done), r#"{"ack":0}"#);
         client.write_all(b"{\"command\":\"fly\"}\n").unwrap();
         assert!(lines.next().unwrap().unwrap().contains("fly"));
         drop(socket);

@@ -156,6 +156,28 @@ impl Machine {
             .press_button();
     }
 
+    /// Puts a medium into a drive without one, as `SLOT[:FUNCTION],PATH` says.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn insert(&self, text: &str) -> Result<(), String> {
+        let Some((place, medium)) = text.split_once(',') else {
+            return Err(format!(
+                "\"{text}\" is no SLOT,PATH: write for example 3,/srv/disk.img"
+            ));
+        };
+        let mut numbers = place.splitn(2, [':', '/', '.']).map(str::parse::<u8>);
+        let (slot, function) = match (numbers.next(), numbers.next()) {
+            (Some(Ok(slot @ ..32)), None) => (slot, 0),
+            (Some(Ok(slot @ ..32)), Some(Ok(function @ ..8))) => (slot, function),
+            _ => return Err(format!("there is no slot {place}: slots are 0 to 31")),
+        };
+        match self.bus.insert(Bdf::new(0, slot, function), medium) {
+            Some(result) => result.map_err(|error| error.to_string()),
+            None => Err(format!("slot {place} is empty: name the drive's")),
+        }
+    }
+
     /// Resets all devices.
     pub fn reset(&self) {
         self.bus.reset();

@@ -284,7 +284,11 @@ impl Vm {
             Err(error) => Answer::Failed(error.to_string()),
         };
         let mut end = None;
-        let answer = match control.command {
+        let answer = match &control.command {
+            Command::BlkRescan(medium) => match self.machine.insert(medium) {
+                Ok(()) => Answer::Done,
+                Err(error) => Answer::Failed(error),
+            },
             Command::Status => self.status(),
             Command::Pause => done(self.set_paused(true)),
             Command::Resume => done(self.set_paused(false)),

@@ -68,6 +68,17 @@ pub trait VirtioDevice: Send {
     /// The driver accepted these features, all of them offered. Called before
     /// [`VirtioDevice::activate`].
     fn ack_features(&mut self, _features: u64) {}
+    /// Puts the medium of this name into a drive that has none. The transport tells the driver.
+    ///
+    /// # Errors
+    /// This is no such drive, or the medium cannot be used.
+    fn insert(&mut self, medium: &str) -> Result<(), DeviceError> {
+        Err(DeviceError::Option {
+            device: self.name(),
+            option: medium.to_owned(),
+            remedy: "it takes no medium: name the slot of a virtio-blk with nodisk".to_owned(),
+        })
+    }
     /// Starts the workers.
     ///
     /// # Errors

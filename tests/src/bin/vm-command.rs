@@ -1,5 +1,6 @@
 //! Sends one command to a running `acrn-dm` through its control socket and prints the
-//! answer: `vm-command NAME status|pause|resume|reset|stop|destroy`.
+//! answer: `vm-command NAME status|pause|resume|reset|stop|destroy`, or
+//! `vm-command NAME blkrescan SLOT,PATH`.
 //!
 //! `vm-command --talk PLACE TEXT` writes a line to the other end of a serial port or console, a
 //! TCP port of this host, a Unix socket or a terminal, and prints the line that comes back.
@@ -29,12 +30,16 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["--talk", place, text] => talk(place, text).map(|answer| (answer, true)),
-        [name, command] => send(Path::new(DIRECTORY), name, command).map(|answer| {
-            let done = answer.contains("\"ack\":0");
-            (answer, done)
-        }),
+        [name, command, device @ ..] if device.len() < 2 => {
+            let device = device.first().copied().unwrap_or_default();
+            send(Path::new(DIRECTORY), name, command, device).map(|answer| {
+                let done = answer.contains("\"ack\":0");
+                (answer, done)
+            })
+        }
         _ => {
             eprintln!("usage: vm-command NAME status|pause|resume|reset|stop|destroy");
+            eprintln!("       vm-command NAME blkrescan SLOT,PATH");
             eprintln!("       vm-command --talk PORT|PATH TEXT");
             return ExitCode::from(2);
         }
@@ -55,12 +60,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn send(directory: &Path, name: &str, command: &str) -> Result<String> {
+fn send(directory: &Path, name: &str, command: &str, device: &str) -> Result<String> {
     let socket = socket_of(directory, name)?;
     let mut stream = UnixStream::connect(&socket)
         .with_context(|| format!("nobody listens at {}", socket.display()))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    writeln!(stream, "{{\"command\":\"{command}\"}}")?;
+    writeln!(
+        stream,
+        "{{\"command\":\"{command}\",\"device\":\"{device}\"}}"
+    )?;
     let mut answer = String::new();
     BufReader::new(stream)
         .read_line(&mut answer)

@@ -10,8 +10,9 @@ pub mod options;
 pub mod request;
 pub mod worker;
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
@@ -33,10 +34,32 @@ const QUEUE_SIZE: u16 = 256;
 const CONFIG_WRITEBACK: u64 = 32;
 const CONFIG_BYTES: usize = 60;
 
+/// What is in the drive. It changes at most once: when a drive without a medium gets one.
+#[derive(Clone)]
+pub struct Drive(Arc<RwLock<Arc<Disk>>>);
+
+impl Drive {
+    fn new(disk: Disk) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(disk))))
+    }
+
+    /// What is in it now.
+    pub fn disk(&self) -> Arc<Disk> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn insert(&self, disk: Disk) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(disk);
+    }
+}
+
 /// The block device.
 pub struct Block {
     options: BlockOptions,
-    disk: Arc<Disk>,
+    disk: Drive,
     write_cache: Arc<AtomicBool>,
     queue_sizes: Vec<u16>,
     thread_name: String,
@@ -57,7 +80,7 @@ impl Block {
                 source,
             })?;
         }
-        let disk = Arc::new(Disk::open(&options)?);
+        let disk = Drive::new(Disk::open(&options)?);
         Ok(Self {
             write_cache: Arc::new(AtomicBool::new(options.writeback)),
             queue_sizes: vec![QUEUE_SIZE; options.queues.into()],
@@ -72,9 +95,10 @@ impl Block {
     fn config(&self) -> [u8; CONFIG_BYTES] {
         let mut config = [0; CONFIG_BYTES];
         let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
-        let (logical, physical) = self.disk.block_size();
+        let disk = self.disk.disk();
+        let (logical, physical) = disk.block_size();
         let exponent = (physical / logical).trailing_zeros() as u8;
-        put(0, &self.disk.sectors().to_le_bytes());
+        put(0, &disk.sectors().to_le_bytes());
         // Header and status take a descriptor each.
         put(12, &u32::from(QUEUE_SIZE - 2).to_le_bytes());
         put(20, &logical.to_le_bytes());
@@ -116,7 +140,7 @@ impl VirtioDevice for Block {
         if self.options.queues > 1 {
             features |= 1 << VIRTIO_BLK_F_MQ;
         }
-        if self.disk.read_only() {
+        if self.disk.disk().read_only() {
             return features | 1 << VIRTIO_BLK_F_RO;
         }
         if self.options.discard.is_some() {
@@ -139,6 +163,20 @@ impl VirtioDevice for Block {
         }
     }
 
+    fn insert(&mut self, medium: &str) -> Result<(), DeviceError> {
+        if self.options.path.is_some() {
+            return Err(options::refuse_medium(medium));
+        }
+        let options = BlockOptions {
+            path: Some(PathBuf::from(medium)),
+            ..self.options.clone()
+        };
+        self.disk.insert(Disk::open(&options)?);
+        self.options = options;
+        log::info!("{NAME}: {medium} is in the drive");
+        Ok(())
+    }
+
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
         let discard = has_feature(activation.features, VIRTIO_BLK_F_DISCARD);
         if !has_feature(activation.features, VIRTIO_BLK_F_FLUSH) {
@@ -146,7 +184,7 @@ impl VirtioDevice for Block {
             self.write_cache.store(false, Ordering::Relaxed);
         }
         let shared = Shared {
-            disk: self.disk.clone(),
+            drive: self.disk.clone(),
             write_cache: self.write_cache.clone(),
             discard: self.options.discard.filter(|_| discard),
         };
@@ -167,7 +205,7 @@ impl VirtioDevice for Block {
 
     fn stop(&mut self) {
         self.reset();
-        if let Err(error) = self.disk.flush() {
+        if let Err(error) = self.disk.disk().flush() {
             log::error!("{NAME}: the last writes may be lost: {error}");
         }
     }

@@ -118,6 +118,12 @@ impl BlockOptions {
     }
 }
 
+/// The error for a medium that is to go into a drive which has one.
+pub fn refuse_medium(medium: &str) -> DeviceError {
+    let remedy = "this disk has its medium; only one with nodisk can get another";
+    refuse(NAME, medium, remedy.to_owned())
+}
+
 fn wrong<T>(option: DeviceOption<'_>, remedy: &str) -> Result<T, DeviceError> {
     Err(refuse(NAME, option.text, remedy.to_owned()))
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use tempfile::NamedTempFile;
 
 use super::*;
+use crate::pci::PciDevice;
 use crate::virtio::testing::{
     DATA, Driver, HOLE, INDIRECT, NEXT, RAM_END, RING_FEATURES, WRITE, wait_for,
 };
@@ -341,12 +342,33 @@ fn a_drive_without_a_medium_fails_every_access() {
 }
 
 #[test]
+fn a_medium_is_put_into_an_empty_drive_once() {
+    each_engine(|engine| {
+        let image = image();
+        image.as_file().write_all_at(&[5; 512], 512).unwrap();
+        let path = image.path().display().to_string();
+        let device = Block::new(&format!("nodisk,{engine}"), "vm").unwrap();
+        let mut driver = Driver::start(Box::new(device), ALL);
+        driver.write(offset::QUEUE_SELECT, &0u16.to_le_bytes());
+        assert!(driver.pci.insert("/nowhere").is_err());
+        let generation = driver.read::<1>(offset::CONFIG_GENERATION);
+        driver.pci.insert(&path).unwrap();
+        assert_ne!(driver.read::<1>(offset::CONFIG_GENERATION), generation);
+        assert_eq!(u64::from_le_bytes(driver.config(0)), SECTORS);
+        assert_eq!(request(&mut driver, IN, 1, 512, true).0, 0);
+        assert_eq!(driver.get(BUFFER, 512), [5; 512]);
+        let error = driver.pci.insert(&path).unwrap_err().to_string();
+        assert!(error.contains("nodisk"), "{error}");
+    });
+}
+
+#[test]
 fn the_write_cache_can_be_switched_and_a_reset_restores_it() {
     let image = image();
     let mut driver = Driver::start(block(&image, "writeback"), ALL);
     assert_eq!(driver.config::<1>(32), [1]);
     let at = crate::virtio::transport::DEVICE + 32;
-    crate::pci::PciDevice::bar_write(
+    PciDevice::bar_write(
         &mut driver.pci,
         crate::virtio::transport::REGISTER_BAR,
         at,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use io_uring::{IoUring, opcode, types};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK};
 
+use super::Drive;
 use super::disk::Disk;
 use super::options::{DiscardLimits, NAME};
 use super::request::{OK, Refusal, Request, status};
@@ -27,8 +28,8 @@ const DONE: u64 = 1;
 /// What all queues of a disk share.
 #[derive(Clone)]
 pub struct Shared {
-    /// The disk.
-    pub disk: Arc<Disk>,
+    /// The drive with the disk.
+    pub drive: Drive,
     /// Whether finished writes may be volatile until a flush.
     pub write_cache: Arc<AtomicBool>,
     /// Limits of discard, when it was negotiated.
@@ -40,8 +41,8 @@ impl Shared {
         !self.write_cache.load(Ordering::Relaxed)
     }
 
-    fn execute(&self, request: Request, chain: &mut Chain) -> u8 {
-        request.execute(chain, &self.disk, self.durable(), self.discard)
+    fn execute(&self, request: Request, chain: &mut Chain, disk: &Disk) -> u8 {
+        request.execute(chain, disk, self.durable(), self.discard)
     }
 }
 
@@ -62,13 +63,14 @@ pub fn serve_in_turn(mut queue: DeviceQueue, shared: &Shared, stop: &Stop) {
     loop {
         queue.clear_kick();
         queue.disable_kicks();
+        let disk = shared.drive.disk();
         while !stop.requested() && queue.pop(&mut chain) {
-            let (request, len) = match parse(&mut chain, shared, &mut queue) {
+            let (request, len) = match parse(&mut chain, &disk, &mut queue) {
                 Some(parsed) => parsed,
                 None => continue,
             };
             let status = match request {
-                Ok(request) => shared.execute(request, &mut chain),
+                Ok(request) => shared.execute(request, &mut chain, &disk),
                 Err(status) => status,
             };
             chain.write_status(status);
@@ -88,11 +90,11 @@ pub fn serve_in_turn(mut queue: DeviceQueue, shared: &Shared, stop: &Stop) {
 /// as written. `None` after the driver broke a rule.
 fn parse(
     chain: &mut Chain,
-    shared: &Shared,
+    disk: &Disk,
     queue: &mut DeviceQueue,
 ) -> Option<(Result<Request, u8>, u32)> {
     let len = chain.writable.len() as u32;
-    match Request::parse(chain, &shared.disk) {
+    match Request::parse(chain, disk) {
         Ok(request) => Some((Ok(request), len)),
         Err(Refusal::Status(status)) => Some((Err(status), len)),
         Err(Refusal::Ring(error)) => {
@@ -122,6 +124,9 @@ struct Slot {
 pub struct UringQueue {
     queue: DeviceQueue,
     shared: Shared,
+    /// The disk of the requests under way. A drive without a medium has none of them, so it can
+    /// be looked up anew for each round.
+    disk: Arc<Disk>,
     ring: IoUring,
     done: EventFd,
     slots: Vec<Slot>,
@@ -158,6 +163,7 @@ impl UringQueue {
         let slots = (0..count).map(|_| slot()).collect();
         let free = (0..count).rev().collect();
         Ok(Self {
+            disk: shared.drive.disk(),
             queue,
             shared,
             ring,
@@ -202,6 +208,7 @@ impl UringQueue {
 
     fn start_requests(&mut self, stop: &Stop) {
         self.end = None;
+        self.disk = self.shared.drive.disk();
         while !stop.requested()
             && let Some(index) = self.free.pop()
         {
@@ -215,7 +222,7 @@ impl UringQueue {
 
     fn start(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        let Some((request, len)) = parse(&mut slot.chain, &self.shared, &mut self.queue) else {
+        let Some((request, len)) = parse(&mut slot.chain, &self.disk, &mut self.queue) else {
             return self.free.push(index);
         };
         slot.len = len;
@@ -227,7 +234,7 @@ impl UringQueue {
                     return;
                 }
                 let slot = &mut self.slots[index];
-                self.shared.execute(request, &mut slot.chain)
+                self.shared.execute(request, &mut slot.chain, &self.disk)
             }
         };
         self.complete(index, status);
@@ -236,7 +243,7 @@ impl UringQueue {
     /// Hands a read, write or flush to the kernel. `false` when it is to be done in place.
     fn start_async(&mut self, index: usize) -> bool {
         let slot = &self.slots[index];
-        let disk = &self.shared.disk;
+        let disk = &self.disk;
         let fd = types::Fd(disk.file().as_raw_fd());
         let (readable, writable) = (&slot.chain.readable, &slot.chain.writable);
         let entry = match slot.request {
@@ -328,7 +335,9 @@ impl UringQueue {
             Request::Flush if result < 0 => Some(Request::Flush),
             _ => None,
         };
-        rest.map_or(OK, |rest| self.shared.execute(rest, &mut slot.chain))
+        rest.map_or(OK, |rest| {
+            self.shared.execute(rest, &mut slot.chain, &self.disk)
+        })
     }
 
     fn complete(&mut self, index: usize, status: u8) {

@@ -417,6 +417,14 @@ impl PciDevice for VirtioPci {
         self.place_doorbells(self.config.bar(REGISTER_BAR.into()));
     }
 
+    fn insert(&mut self, medium: &str) -> Result<(), DeviceError> {
+        self.device.insert(medium)?;
+        if self.active {
+            self.interrupts.config_changed();
+        }
+        Ok(())
+    }
+
     fn reset(&mut self) {
         self.reset_device();
         self.interrupts.set_intx_disabled(false);

@@ -84,7 +84,8 @@ pub(super) fn disks(machine: &mut Machine) -> Result<()> {
         1,
         "DM_OPTIONS='-s 6,virtio-blk,/tmp/ro.img,ro \
          -s 7,virtio-blk,/dev/loop0,writeback,discard,mq=2,aio=io_uring \
-         -s 8,virtio-blk,/dev/loop1,writethru,aio=threads' launch_user_vm_id1.sh",
+         -s 8,virtio-blk,/dev/loop1,writethru,aio=threads \
+         -s 9,virtio-blk,nodisk,ro,aio=threads' launch_user_vm_id1.sh",
     )?;
     let process = demo::process(1);
     let rings = machine.service()?.check(
@@ -149,6 +150,23 @@ pub(super) fn disks(machine: &mut Machine) -> Result<()> {
         .service()?
         .check("stat -c %b /tmp/wb.img", COMMAND)?;
     ensure!(left == "0", "{left} blocks are left after a discard");
+
+    let size = "cat /sys/block/vde/size";
+    let empty = machine.user(1)?.check(size, COMMAND)?;
+    machine.service()?.check(
+        "vm-command POST_STD_VM1 blkrescan 9,/tmp/wt.img && \
+         ! vm-command POST_STD_VM1 blkrescan 9,/tmp/ro.img && \
+         ! vm-command POST_STD_VM1 blkrescan 10,/tmp/ro.img",
+        COMMAND,
+    )?;
+    let session = machine.user(1)?;
+    let full = session.check(&format!("sleep 1; {size}"), COMMAND)?;
+    ensure!(
+        (empty.as_str(), full.as_str()) == ("0", "32768"),
+        "the empty drive had {empty} sectors and has {full}"
+    );
+    let found = session.check("head -c 512k /dev/vde | md5sum", COMMAND)?;
+    ensure!(found == expected, "the medium has {found}, not {expected}");
 
     machine.power_off_user(1)?;
     machine.service()?.check(
