@@ -219,9 +219,13 @@ fn read_input() {
     // One FIFO at a time: bounded, and the interrupt comes again for the rest.
     for _ in 0..64 {
         let attached = ATTACHED.load(Ordering::SeqCst);
-        if attached != SHELL && !vm::get(VmId(attached)).uart.lock().device.can_receive() {
+        let full = || !vm::get(VmId(attached)).uart.lock().device.can_receive();
+        if attached != SHELL && full() {
             BLOCKED.store(true, Ordering::SeqCst);
-            return;
+            // The VM may have made room before it could see that somebody waits for it.
+            if full() {
+                return;
+            }
         }
         let Some(byte) = uart::receive() else { return };
         if attached == SHELL {

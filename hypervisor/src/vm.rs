@@ -535,14 +535,12 @@ impl Vm {
 
     /// Brings the UART's interrupt line in step with the device.
     pub fn refresh_uart_line(&self) {
-        let (gsi, level) = {
-            let uart = self.uart.lock();
-            if uart.port == 0 {
-                return;
-            }
-            (uart.gsi, uart.device.irq())
-        };
-        self.set_line(gsi, level);
+        // The lock is held until the line is set: another CPU that changes the UART in between
+        // would see its own, newer level undone, and the guest would miss an interrupt for good.
+        let uart = self.uart.lock();
+        if uart.port != 0 {
+            self.set_line(uart.gsi, uart.device.irq());
+        }
     }
 
     /// Forgets the devices' state, for a reset or a new VM in this slot.
