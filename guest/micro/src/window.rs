@@ -61,3 +61,36 @@ pub fn write(physical: u64, value: u32) {
     // SAFETY: as for `read`; only for addresses that must not be writable, or nobody's.
     unsafe { (at(physical) as *mut u32).write_volatile(value) }
 }
+
+/// Virtual address of two small pages, behind the windows of all CPUs.
+const PAIR: u64 = VIRTUAL + 64 * PAGE;
+static mut ENTRIES: Table = Table([0; 512]);
+
+/// Virtual address at which two physical pages are seen, one behind the other, until the next
+/// call; for code too.
+pub fn pages(physical: u64) -> u64 {
+    let _ = at(0);
+    let (pages, entries) = (&raw mut PAGES as u64, &raw mut ENTRIES as u64);
+    // SAFETY: the entries are this module's; nothing else uses the virtual addresses.
+    unsafe {
+        (pages as *mut u64).add(64).write_volatile(entries | 3);
+        let entries = entries as *mut u64;
+        entries.write_volatile(physical & !0xfff | 3);
+        entries
+            .add(1)
+            .write_volatile((physical & !0xfff) + 4096 | 3);
+        asm!("invlpg [{0}]", "invlpg [{0} + 4096]", in(reg) PAIR, options(nostack));
+    }
+    PAIR
+}
+
+/// Takes the second of the two pages away, or gives it back.
+pub fn second(present: bool) {
+    // SAFETY: as above.
+    unsafe {
+        let entry = (&raw mut ENTRIES as *mut u64).add(1);
+        let value = entry.read_volatile() & !1 | u64::from(present);
+        entry.write_volatile(value);
+        asm!("invlpg [{0} + 4096]", in(reg) PAIR, options(nostack));
+    }
+}

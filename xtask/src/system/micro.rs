@@ -107,7 +107,7 @@ fn on_model(context: &Context, model: &str, tests: &str) -> Result<Session> {
 pub(super) fn devices(context: &Context) -> Result<Outcome> {
     hold(
         context,
-        "ioapic_forms,string_io,string_endless,moving_code",
+        "ioapic_forms,string_io,string_endless,code_edges,moving_code",
         2,
     )
 }
@@ -237,7 +237,7 @@ pub(super) fn device_memory(context: &Context) -> Result<Outcome> {
         return Ok(without_hypervisor());
     }
     for model in ["EPYC", "EPYC,-pdpe1gb"] {
-        let [before, after] = memory_around(context, "device_memory", model)?;
+        let [before, after] = memory_around(context, "device_memory,vm_life", model)?;
         let (before, after) = (frames_used(&before)?, frames_used(&after)?);
         ensure!(
             after < before + 256,

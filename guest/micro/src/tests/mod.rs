@@ -11,6 +11,7 @@ mod hostile;
 mod hypercalls;
 mod instructions;
 mod interrupts;
+mod modes;
 mod neighbour;
 mod processors;
 mod timers;
@@ -48,6 +49,7 @@ pub const TESTS: &[Entry] = &[
     ("ipi", true, processors::ipi),
     ("ioapic_forms", true, devices::ioapic_forms),
     ("string_io", true, devices::string_io),
+    ("code_edges", true, modes::code_edges),
     ("moving_code", true, code::moving),
     ("string_endless", true, devices::endless_string),
     ("memory", true, addresses::hypervisor_memory),
@@ -59,6 +61,7 @@ pub const TESTS: &[Entry] = &[
     ("vm_life", true, vm::life),
     ("vm_lending", true, vm::lending),
     ("vm_fault", true, vm::fault),
+    ("vm_real_mode", true, modes::real_mode),
     ("vm_read_only", true, vm::read_only),
     ("vm_hostile", true, hostile::user_vm),
     ("vm_neighbour", true, neighbour::registers),

@@ -132,6 +132,17 @@ impl UserVm {
         hypercall(Id::SET_VCPU_REGS, self.id, address(&block))
     }
 
+    /// Real mode with all bases 0.
+    pub(super) fn set_real_mode(&self, rip: u64) -> i64 {
+        let mut block = VcpuRegs::default();
+        let regs = &mut block.regs;
+        regs.rip = rip;
+        regs.cr0 = 0x10;
+        regs.cs_ar = 0x9b;
+        regs.cs_limit = 0xffff;
+        hypercall(Id::SET_VCPU_REGS, self.id, address(&block))
+    }
+
     pub(super) fn start(&self) -> i64 {
         hypercall(Id::START_VM, self.id, 0)
     }
@@ -204,16 +215,16 @@ fn processed() -> &'static AtomicU32 {
 
 /// A request as it stands in slot 0.
 #[derive(Debug, PartialEq, Eq)]
-struct Request {
+pub(super) struct Request {
     kind: u32,
     direction: u32,
-    address: u64,
-    size: u64,
-    value: u32,
+    pub(super) address: u64,
+    pub(super) size: u64,
+    pub(super) value: u32,
 }
 
 /// Waits for a request of vCPU 0.
-fn request() -> Option<Request> {
+pub(super) fn request() -> Option<Request> {
     let there = || processed().load(Ordering::SeqCst) == State::PENDING.0;
     if !wait_for(ms(10_000), there) {
         return None;
