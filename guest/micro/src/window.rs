@@ -78,7 +78,7 @@ pub fn pages(physical: u64) -> u64 {
         entries.write_volatile(physical & !0xfff | 3);
         entries
             .add(1)
-            .write_volatile((physical & !0xfff) + 4096 | 3);
+            .write_volatile(((physical & !0xfff) + 4096) | 3);
         asm!("invlpg [{0}]", "invlpg [{0} + 4096]", in(reg) PAIR, options(nostack));
     }
     PAIR
