@@ -222,8 +222,17 @@ impl Bvt {
         self.entities[id.index()].evt()
     }
 
-    /// Notes that `id` runs from now on.
-    pub fn begin_turn(&mut self, common: &Common, id: EntityId, now: u64) {
+    /// Notes that `id` runs from now on. A turn that goes on is not made longer by the decision,
+    /// which is taken anew at each interrupt of the CPU.
+    pub fn picked(&mut self, common: &Common, id: EntityId, goes_on: bool, now: u64) {
+        let end = self.turn_end;
+        self.begin_turn(common, id, now);
+        if goes_on && now < end {
+            self.turn_end = end.min(self.turn_end);
+        }
+    }
+
+    fn begin_turn(&mut self, common: &Common, id: EntityId, now: u64) {
         self.is_outdone = false;
         self.has_yielded = false;
         self.turn_end = self.end_of_turn(common, id, now);

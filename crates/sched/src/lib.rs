@@ -320,9 +320,9 @@ impl Scheduler {
             State::Queue(queue) => queue.pick(),
             State::Bvt(bvt) => bvt.pick(&self.common),
         };
-        self.common.current = next;
+        let goes_on = core::mem::replace(&mut self.common.current, next) == next;
         if let (State::Bvt(bvt), Some(id)) = (&mut self.state, next) {
-            bvt.begin_turn(&self.common, id, now);
+            bvt.picked(&self.common, id, goes_on, now);
         }
         next
     }

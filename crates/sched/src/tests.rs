@@ -195,6 +195,20 @@ fn bvt_does_not_let_a_sleeper_save_up_time() {
 }
 
 #[test]
+fn bvt_turns_end_although_interrupts_ask_for_a_decision_more_often() {
+    let mut scheduler = busy(BVT, &[weight(1), weight(1)]);
+    let mut now = 0;
+    while now < 1000 * MS {
+        scheduler.pick(now);
+        now += MS / 3;
+    }
+    for n in 0..2 {
+        let share = share(&scheduler, n, now);
+        assert!((45.0..55.0).contains(&share), "{share}");
+    }
+}
+
+#[test]
 fn bvt_runs_an_entity_as_soon_as_it_wakes_unless_it_is_ahead() {
     let warped = |warp_value| Params {
         warp_value,
