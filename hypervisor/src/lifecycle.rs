@@ -6,7 +6,7 @@ use crate::exit::{Next, ioreq, msr};
 use crate::percpu;
 use crate::power;
 use crate::vcpu::{Local, Vcpu, Wait, request};
-use crate::virt::{Exit, Registers, VirtConfig};
+use crate::virt::{self, Exit, Registers, VirtConfig};
 use acrn_abi::{Hpa, PcpuId};
 use acrn_acpi::Platform;
 use acrn_lifecycle::{Caller, VmRequest};
@@ -17,9 +17,9 @@ use spin::Once;
 /// I/O permission map: 12 KiB, bit set = intercepted.
 #[repr(C, align(4096))]
 struct IoBitmap([u8; 12288]);
-/// MSR permission map of SVM: 8 KiB, two bits an MSR.
+/// MSR permission map in the form of this machine's vendor.
 #[repr(C, align(4096))]
-struct MsrBitmap([u8; 8192]);
+struct MsrBitmap([u8; virt::MSR_BITMAP_SIZE]);
 
 static SERVICE_IO: Once<IoBitmap> = Once::new();
 static DENY_IO: Once<IoBitmap> = Once::new();
@@ -51,17 +51,12 @@ pub fn user_io_bitmap() -> u64 {
     (&raw const *bitmap) as u64
 }
 
-/// The MSRs that pass through, for every VM (APM volume 2, 15.11).
+/// The MSRs that pass through, for every VM.
 pub fn msr_bitmap() -> u64 {
     let bitmap = MSRS.call_once(|| {
-        let mut bits = [0xffu8; 8192];
+        let mut bits = [0xffu8; virt::MSR_BITMAP_SIZE];
         for index in msr::PASS_THROUGH {
-            let (base, offset) = match index {
-                0..=0x1fff => (0, index),
-                0xc000_0000..=0xc000_1fff => (2048, index - 0xc000_0000),
-                _ => continue,
-            };
-            bits[base + offset as usize / 4] &= !(3 << (offset % 4 * 2));
+            virt::pass_msr(&mut bits, index);
         }
         MsrBitmap(bits)
     });

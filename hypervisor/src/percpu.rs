@@ -15,6 +15,26 @@ pub const MAX_CPUS: usize = 16;
 #[repr(C, align(4096))]
 pub struct Page([u8; 4096]);
 
+impl Page {
+    /// Zeros.
+    pub const fn new() -> Self {
+        Self([0; 4096])
+    }
+
+    /// The 32-bit word at a multiple of 4.
+    #[inline]
+    pub fn word(&self, offset: usize) -> u32 {
+        let bytes = &self.0[offset..offset + 4];
+        u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+
+    /// Sets the 32-bit word at a multiple of 4.
+    #[inline]
+    pub fn set_word(&mut self, offset: usize, value: u32) {
+        self.0[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
 /// One physical CPU.
 #[repr(C, align(4096))]
 pub struct PerCpu {
@@ -56,8 +76,8 @@ impl PerCpu {
             interrupts: [const { AtomicU64::new(0) }; 256],
             exits: crate::stats::ExitRing::new(),
             segments: UnsafeCell::new(Segments::new()),
-            host_state: UnsafeCell::new(Page([0; 4096])),
-            host_save: UnsafeCell::new(Page([0; 4096])),
+            host_state: UnsafeCell::new(Page::new()),
+            host_save: UnsafeCell::new(Page::new()),
         }
     }
 

@@ -63,10 +63,13 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     let next = if runs {
         // SAFETY: this is the run loop of the vCPU's CPU and `on_cpu` is set.
         let local = unsafe { vcpu.local() };
+        local.virt.load(slot, |gpa| vcpu.vm().read_word(gpa));
         switch(loaded, vcpu, local);
         let next = run(this, vcpu, local, slot, turn.end);
         // Saved while `on_cpu` is set: afterwards others may replace the state.
         extended::save(local);
+        local.virt.save_msrs();
+        local.virt.release();
         next
     } else {
         // Its timer is set anew when it may run again.
@@ -117,6 +120,7 @@ fn switch(loaded: &mut Loaded, vcpu: &'static Vcpu, local: &mut Local) {
         return;
     }
     extended::load(local);
+    local.virt.load_msrs();
     *loaded = Some(wanted);
 }
 
@@ -168,7 +172,7 @@ mod extended {
             unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut local.xsave, options(nostack)) };
             return;
         }
-        // Not every emulator of SVM lets XSETBV exit: what is in force is what counts.
+        // Not every emulator lets XSETBV exit: what is in force is what counts.
         local.xcr0 = cpu::xgetbv();
         with_all(local.xcr0, local.xcr0, || {
             // SAFETY: the area is 64-byte aligned and large enough for every component that XCR0
@@ -325,6 +329,7 @@ fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
             vcpu.shared
                 .requests
                 .fetch_or(request::NMI, Ordering::SeqCst);
+            local.virt.request_nmi_window();
         }
     }
     if bits & (request::OFF | request::RESET) != 0 {

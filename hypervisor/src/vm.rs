@@ -353,6 +353,12 @@ impl Vm {
             .then_some(mapping.hpa)
     }
 
+    /// Reads 8 bytes of guest memory.
+    pub fn read_word(&self, gpa: Gpa) -> Option<u64> {
+        let mut word = [0; 8];
+        self.read(gpa, &mut word).then(|| u64::from_le_bytes(word))
+    }
+
     /// Copies guest memory out; `false` when part of the range is not there.
     pub fn read(&self, gpa: Gpa, buffer: &mut [u8]) -> bool {
         let mut done = 0;

@@ -92,7 +92,7 @@ pub struct Capabilities {
 }
 
 /// Controls that are needed and missing, by their names; more than a few say no more.
-pub type MissingControls = ArrayVec<&'static str, 8>;
+pub type MissingControls = ArrayVec<&'static str, 6>;
 
 impl Capabilities {
     /// Reads all of them; `read` reads an MSR that exists.

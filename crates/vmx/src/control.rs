@@ -1,6 +1,8 @@
 //! VM-execution, VM-exit and VM-entry controls (SDM volume 3C, 25.6 to 25.8), by the names of the
 //! manual.
 
+#![allow(missing_docs, reason = "the names of the manual")]
+
 use bitflags::bitflags;
 
 macro_rules! controls {
@@ -164,13 +166,13 @@ impl Controls {
     /// What is used where the processor has it. Of CR8 exits and the TPR shadow one is needed; of
     /// the instructions each is left out where CPUID has none.
     pub const WELCOME: Self = Self {
-        pin: Pin::PREEMPTION_TIMER,
+        pin: Pin::empty(),
         primary: Primary::TPR_SHADOW,
         secondary: Secondary::VPID
             .union(Secondary::RDTSCP)
             .union(Secondary::INVPCID)
             .union(Secondary::PAUSE_LOOP),
-        exit: Exits::SAVE_PREEMPTION_TIMER,
+        exit: Exits::empty(),
         entry: Entry::empty(),
     };
 }

@@ -67,6 +67,8 @@ pub mod cr0 {
 /// Bits of CR4.
 pub mod cr4 {
     #![allow(missing_docs)]
+    pub const PAE: u64 = 1 << 5;
+    pub const PCIDE: u64 = 1 << 17;
     pub const OSXSAVE: u64 = 1 << 18;
     pub const SMEP: u64 = 1 << 20;
     pub const SMAP: u64 = 1 << 21;
@@ -211,6 +213,30 @@ pub fn write_breakpoints(values: &[u64; 4]) {
     }
 }
 
+/// Reads DR6.
+#[inline(always)]
+pub fn read_dr6() -> u64 {
+    let value;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, dr6", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Writes DR6, which only says what happened.
+#[inline(always)]
+pub fn write_dr6(value: u64) {
+    let value = value & 0xffff_ffff;
+    // SAFETY: the upper half is 0; other reserved bits are ignored.
+    unsafe { asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+}
+
+/// Writes CR2, which only says what happened.
+#[inline(always)]
+pub fn write_cr2(value: u64) {
+    // SAFETY: only a page fault's handler reads it.
+    unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+}
+
 macro_rules! control_register {
     ($read:ident, $write:ident, $name:literal) => {
         #[doc = concat!("Reads ", $name, ".")]
@@ -238,6 +264,7 @@ macro_rules! control_register {
 }
 control_register!(read_cr0, write_cr0, "cr0");
 /// Reads CR2.
+#[inline(always)]
 pub fn read_cr2() -> u64 {
     let value: u64;
     // SAFETY: reads a register.

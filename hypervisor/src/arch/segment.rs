@@ -127,3 +127,40 @@ pub(super) fn load_table(which: &str, base: u64, size: usize) {
         }
     }
 }
+
+/// Where this CPU's tables are, as linear addresses.
+pub struct Tables {
+    /// GDT.
+    pub gdt_base: u64,
+    /// IDT.
+    pub idt_base: u64,
+    /// Task state segment.
+    pub task_base: u64,
+}
+
+impl Tables {
+    /// Those that are loaded.
+    pub fn of_this_cpu() -> Self {
+        #[repr(C, packed)]
+        #[derive(Default)]
+        struct Pointer {
+            limit: u16,
+            base: u64,
+        }
+        let (mut gdt, mut idt) = (Pointer::default(), Pointer::default());
+        // SAFETY: each stores ten bytes into a structure of that size.
+        unsafe {
+            asm!("sgdt [{}]", in(reg) &raw mut gdt, options(nostack, preserves_flags));
+            asm!("sidt [{}]", in(reg) &raw mut idt, options(nostack, preserves_flags));
+        }
+        let (gdt_base, idt_base) = (gdt.base, idt.base);
+        // SAFETY: the hypervisor's own table, which `Segments::load` filled.
+        let [low, high] = unsafe { ((gdt_base + u64::from(TASK)) as *const [u64; 2]).read() };
+        let task_base = low >> 16 & 0xff_ffff | (low >> 56 & 0xff) << 24 | high << 32;
+        Self {
+            gdt_base,
+            idt_base,
+            task_base,
+        }
+    }
+}

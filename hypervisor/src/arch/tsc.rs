@@ -48,20 +48,23 @@ pub fn delay_us(us: u64) {
     }
 }
 
-/// Finds the rate: CPUID 0x15 where it is complete, else the PM timer, else the PIT.
-/// Returns where the figure is from.
+/// Finds the rate: CPUID 0x15 where it is complete and about right, else the PM timer, else the
+/// PIT. Returns where the figure is from.
 pub fn calibrate(pm_timer: Option<u16>) -> &'static str {
-    let (khz, source) = from_cpuid()
-        .map(|khz| (khz, "CPUID 0x15"))
-        .or_else(|| {
-            pm_timer
-                .and_then(from_pm_timer)
-                .map(|khz| (khz, "the PM timer"))
-        })
+    let (measured, source) = pm_timer
+        .and_then(from_pm_timer)
+        .map(|khz| (khz, "the PM timer"))
         .unwrap_or_else(|| (from_pit(), "the PIT"));
+    let (khz, source) = match from_cpuid() {
+        Some(stated) if stated.abs_diff(measured) <= stated / TOLERANCE => (stated, "CPUID 0x15"),
+        _ => (measured, source),
+    };
     KHZ.store(khz.max(1), Ordering::Relaxed);
     source
 }
+
+/// Emulators state a rate that is not theirs: then it is wrong by more than a 50th.
+const TOLERANCE: u64 = 50;
 
 fn from_cpuid() -> Option<u64> {
     if cpu::cpuid(0, 0).eax < 0x15 {

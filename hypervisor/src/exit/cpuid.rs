@@ -166,7 +166,7 @@ fn features(vcpu: &Vcpu, local: &Local) -> CpuidResult {
     let host = cpu::cpuid(1, 0);
     let count = vcpu.vm().vcpu_count() as u32;
     let mut ecx = host.ecx & FEATURES_ECX | X2APIC | TSC_DEADLINE | abi::HYPERVISOR_PRESENT;
-    if local.virt.control().cr4 & cpu::cr4::OSXSAVE != 0 {
+    if local.virt.cr4() & cpu::cr4::OSXSAVE != 0 {
         ecx |= OSXSAVE;
     }
     let threads = if count > 1 { 1 << 28 } else { 0 };
@@ -184,7 +184,7 @@ fn extended_features(local: &Local, subleaf: u32) -> CpuidResult {
     }
     let host = cpu::cpuid(7, 0);
     let mut ecx = host.ecx & EXTENDED_ECX;
-    if ecx & 1 << 3 != 0 && local.virt.control().cr4 & 1 << 22 != 0 {
+    if ecx & 1 << 3 != 0 && local.virt.cr4() & 1 << 22 != 0 {
         ecx |= OSPKE;
     }
     CpuidResult {

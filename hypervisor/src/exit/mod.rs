@@ -10,7 +10,7 @@ pub mod msr;
 
 use crate::arch::cpu;
 use crate::vcpu::{Local, Vcpu, Wait};
-use crate::virt::{Event, Exit, exception, gpr};
+use crate::virt::{Event, Exit, NotAllowed, exception, gpr};
 use acrn_abi::Gva;
 use core::sync::atomic::Ordering;
 
@@ -42,6 +42,7 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, exit: Exit) -> Next {
             local.virt.end_nmi();
             Next::Continue
         }
+        Exit::ControlRegister => control_register(vcpu, local),
         Exit::Xsetbv => xsetbv(local),
         // Writing back loses nothing, while INVD would drop other VMs' data.
         Exit::Wbinvd | Exit::Invd => {
@@ -85,6 +86,18 @@ fn halt(vcpu: &Vcpu, local: &mut Local) -> Next {
     skip(local, 1, Next::Continue)
 }
 
+#[cold]
+fn control_register(vcpu: &Vcpu, local: &mut Local) -> Next {
+    let memory = |gpa| vcpu.vm().read_word(gpa);
+    let done = local
+        .virt
+        .access_control_register(&mut local.registers, memory);
+    match done {
+        Ok(()) => Next::Continue,
+        Err(NotAllowed) => general_protection(local),
+    }
+}
+
 /// XCR0 as far as the policy allows: x87, SSE, AVX, AVX-512, PKRU.
 pub const XCR0_ALLOWED: u64 = 0b10_1110_0111;
 
@@ -113,7 +126,7 @@ fn xsetbv(local: &mut Local) -> Next {
 /// VMCALL without prefixes.
 const VMCALL: [u8; 3] = [0x0f, 0x01, 0xc1];
 
-/// On AMD, VMCALL of an unmodified guest arrives as #UD.
+/// VMCALL of an unmodified guest is #UD where the processor has another instruction for it.
 fn undefined_opcode(vcpu: &'static Vcpu, local: &mut Local) -> Next {
     let mut bytes = [0; fetch::LENGTH];
     let count = fetch::instruction(vcpu, local, &mut bytes);

@@ -8,7 +8,7 @@ use crate::arch::{cpu, tsc};
 use crate::exit::fetch;
 use crate::percpu::{self, MAX_CPUS, PerCpu};
 use crate::run;
-use crate::vcpu::{Vcpu, Wait};
+use crate::vcpu::{Local, Vcpu, Wait};
 use crate::virt::{ControlState, Segment, SegmentName};
 use acrn_abi::{Gva, PcpuId};
 use acrn_emulate::paging::Access;
@@ -166,6 +166,16 @@ fn snapshot(this: &PerCpu, vcpu: &'static Vcpu) -> Answer {
     // SAFETY: this is the loop of the vCPU's CPU, which is not running it, and nobody else works
     // on a stopped VM while its state lock is held here.
     let local = unsafe { vcpu.local() };
+    let slot = vcpu.shared.slot.load(Ordering::Relaxed) as usize;
+    local.virt.load(slot, |gpa| vm.read_word(gpa));
+    let snapshot = look(vcpu, local);
+    local.virt.release();
+    Answer::Snapshot(snapshot)
+}
+
+/// What can be seen of a vCPU whose state is in this CPU.
+fn look(vcpu: &'static Vcpu, local: &Local) -> Snapshot {
+    let vm = vcpu.vm();
     let rsp = local.registers.gpr[4];
     let segments = [
         SegmentName::Es,
@@ -177,7 +187,7 @@ fn snapshot(this: &PerCpu, vcpu: &'static Vcpu) -> Answer {
         SegmentName::Ldtr,
         SegmentName::Tr,
     ];
-    Answer::Snapshot(Snapshot {
+    Snapshot {
         gpr: local.registers.gpr,
         rip: local.registers.rip,
         rflags: local.registers.rflags,
@@ -186,9 +196,8 @@ fn snapshot(this: &PerCpu, vcpu: &'static Vcpu) -> Answer {
         stack: core::array::from_fn(|i| {
             let at = Gva(rsp.wrapping_add(i as u64 * 8));
             let gpa = fetch::translate(vm, local, at, Access::Read).ok()?;
-            let mut word = [0; 8];
-            vm.read(gpa, &mut word).then(|| u64::from_le_bytes(word))
+            vm.read_word(gpa)
         }),
         wait: vcpu.wait(),
-    })
+    }
 }

@@ -4,10 +4,12 @@
 //! ([`VirtCpu`]), enters the guest and decodes the exit into a neutral [`Exit`]. It decides
 //! nothing: policy is in the modules above.
 
-pub mod svm;
+mod svm;
+mod vmx;
 
 use acrn_abi::{Gpa, Vector};
 use acrn_memory::{MapError, Mapping};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Registers of a guest that the vendor's hardware does not keep.
 #[repr(C, align(16))]
@@ -127,6 +129,8 @@ pub enum Exit {
     Nmi,
     /// The guest can take an NMI now.
     NmiWindow,
+    /// An access to a control register that is left to [`VirtCpu::access_control_register`].
+    ControlRegister,
     /// XSETBV.
     Xsetbv,
     /// WBINVD.
@@ -151,7 +155,7 @@ pub enum Exit {
 
 impl Exit {
     /// Number of distinct reasons that are counted.
-    pub const REASONS: usize = 21;
+    pub const REASONS: usize = 22;
 
     /// Names in the order of [`Exit::reason`].
     pub const NAMES: [&'static str; Self::REASONS] = [
@@ -175,6 +179,7 @@ impl Exit {
         "invalid-state",
         "unknown",
         "exception",
+        "control-reg",
         "ioreq",
     ];
 
@@ -202,6 +207,7 @@ impl Exit {
             Exit::InvalidState => 17,
             Exit::Unknown => 18,
             Exit::Exception(..) => 19,
+            Exit::ControlRegister => 20,
         }
     }
 }
@@ -306,12 +312,15 @@ pub struct VirtConfig {
 pub enum NestedTable {
     /// AMD nested page tables.
     Npt(acrn_memory::NestedTable<acrn_memory::Npt>),
+    /// Intel extended page tables.
+    Ept(acrn_memory::NestedTable<acrn_memory::Ept>),
 }
 
 macro_rules! nested {
     ($self:ident, $table:ident => $body:expr) => {
         match $self {
             NestedTable::Npt($table) => $body,
+            NestedTable::Ept($table) => $body,
         }
     };
 }
@@ -325,10 +334,11 @@ impl NestedTable {
             host_bits: bits as u8,
             gib_pages: has_gib_pages(),
         };
-        Ok(Self::Npt(acrn_memory::NestedTable::new(
-            &mut crate::memory::Frames,
-            limits,
-        )?))
+        let frames = &mut crate::memory::Frames;
+        Ok(match Vendor::of_this_machine() {
+            Vendor::Svm => Self::Npt(acrn_memory::NestedTable::new(frames, limits)?),
+            Vendor::Vmx => Self::Ept(acrn_memory::NestedTable::new(frames, limits)?),
+        })
     }
 
     /// Value for [`VirtConfig::nested_root`].
@@ -391,25 +401,221 @@ impl NestedTable {
 }
 
 /// Why this machine cannot run guests: each line names one missing thing.
-pub type Missing = arrayvec::ArrayVec<&'static str, 4>;
+pub type Missing = acrn_vmx::MissingControls;
 
-/// Looks for a vendor's virtualization.
+/// The processor has nothing to be entered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vendor {
+    Svm,
+    Vmx,
+}
+
+/// Set by [`detect`] on a machine with VMX.
+static IS_VMX: AtomicBool = AtomicBool::new(false);
+
+impl Vendor {
+    #[inline]
+    fn of_this_machine() -> Self {
+        match IS_VMX.load(Ordering::Relaxed) {
+            true => Self::Vmx,
+            false => Self::Svm,
+        }
+    }
+}
+
+/// Looks for a vendor's virtualization and says its name.
 pub fn detect() -> Result<&'static str, Missing> {
-    svm::detect()
+    if svm::is_present() {
+        return svm::detect();
+    }
+    if vmx::is_present() {
+        IS_VMX.store(true, Ordering::Relaxed);
+        return vmx::detect();
+    }
+    let mut missing = Missing::new();
+    missing.push(
+        "virtualization, SVM (AMD-V) or VMX (Intel VT-x): not on this CPU, or hidden by the \
+         firmware or the emulator",
+    );
+    Err(missing)
 }
 
 /// Whether nested tables may use pages of 1 GiB.
 pub fn has_gib_pages() -> bool {
-    svm::has_gib_pages()
+    match Vendor::of_this_machine() {
+        Vendor::Svm => svm::has_gib_pages(),
+        Vendor::Vmx => vmx::has_gib_pages(),
+    }
 }
 
 /// Turns virtualization on for this CPU.
 pub fn enable() -> Result<(), &'static str> {
-    svm::enable()
+    match Vendor::of_this_machine() {
+        Vendor::Svm => svm::enable(),
+        Vendor::Vmx => vmx::enable(),
+    }
 }
 
-/// The hardware half of a vCPU.
-pub type VirtCpu = svm::SvmCpu;
+/// Bytes of a bitmap that says which MSRs pass through; VMX needs half of it.
+pub const MSR_BITMAP_SIZE: usize = 8192;
+
+/// Lets reads and writes of an MSR pass in a bitmap of ones.
+pub fn pass_msr(bitmap: &mut [u8; MSR_BITMAP_SIZE], index: u32) {
+    match Vendor::of_this_machine() {
+        Vendor::Svm => svm::pass_msr(bitmap, index),
+        Vendor::Vmx => vmx::pass_msr(bitmap, index),
+    }
+}
+
+/// The hardware half of a vCPU. [`VirtCpu::load`] comes before everything that enters the guest
+/// or looks at its state, [`VirtCpu::release`] before another CPU does; only setting it up is
+/// possible without.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each vCPU, in its place from the beginning"
+)]
+pub enum VirtCpu {
+    /// AMD.
+    Svm(svm::SvmCpu),
+    /// Intel.
+    Vmx(vmx::VmxCpu),
+}
+
+macro_rules! vendor {
+    ($self:ident, $cpu:ident => $body:expr) => {
+        match $self {
+            VirtCpu::Svm($cpu) => $body,
+            VirtCpu::Vmx($cpu) => $body,
+        }
+    };
+}
+
+macro_rules! contract {
+    ($($(#[$doc:meta])* fn $name:ident($me:ident: $kind:ty $(, $argument:ident: $ty:ty)*)
+        $(-> $result:ty)?;)*) => {
+        impl VirtCpu {
+            $($(#[$doc])*
+            #[inline]
+            pub fn $name($me: $kind $(, $argument: $ty)*) $(-> $result)? {
+                vendor!($me, cpu => cpu.$name($($argument),*))
+            })*
+        }
+    };
+}
+
+impl VirtCpu {
+    /// A vCPU that has not been set up.
+    pub const fn new() -> Self {
+        Self::Svm(svm::SvmCpu::new())
+    }
+
+    /// Sets up what does not change while the VM lives, and the state after reset.
+    pub fn configure(&mut self, config: &VirtConfig) {
+        match (Vendor::of_this_machine(), &self) {
+            (Vendor::Svm, Self::Svm(_)) | (Vendor::Vmx, Self::Vmx(_)) => {}
+            (Vendor::Svm, _) => *self = Self::Svm(svm::SvmCpu::new()),
+            (Vendor::Vmx, _) => *self = Self::Vmx(vmx::VmxCpu::new()),
+        }
+        vendor!(self, cpu => cpu.configure(config));
+    }
+
+    /// Brings its state into this CPU. `slot` is the vCPU's place on the CPU; `memory` reads a
+    /// word of the guest's memory.
+    #[inline]
+    pub fn load(&mut self, slot: usize, memory: impl Fn(Gpa) -> Option<u64>) {
+        vendor!(self, cpu => cpu.load(slot, memory));
+    }
+
+    /// Carries out the access to a control register behind [`Exit::ControlRegister`], and goes on
+    /// behind it.
+    ///
+    /// # Errors
+    /// The value is not allowed: the guest gets #GP(0).
+    #[inline]
+    pub fn access_control_register(
+        &mut self,
+        registers: &mut Registers,
+        memory: impl Fn(Gpa) -> Option<u64>,
+    ) -> Result<(), NotAllowed> {
+        vendor!(self, cpu => cpu.access_control_register(registers, memory))
+    }
+}
+
+contract! {
+    /// Takes its state out of this CPU, so that another one may use it.
+    fn release(self: &mut Self);
+    /// Loads the MSRs that the hardware does not switch, when another vCPU's are in this CPU.
+    fn load_msrs(self: &Self);
+    /// Saves the MSRs that the hardware does not switch.
+    fn save_msrs(self: &mut Self);
+    /// State after INIT; the registers too.
+    fn init(self: &mut Self, registers: &mut Registers);
+    /// Start-up IPI: real mode at `page` * 4096.
+    fn start_up(self: &mut Self, registers: &mut Registers, page: u8);
+    /// Sets a whole state. Values were checked by the caller; what the hardware would refuse at
+    /// entry ends as [`Exit::InvalidState`] of that VM alone.
+    fn set_state(self: &mut Self, start: &StartState);
+    /// Control registers and privilege level.
+    fn control(self: &Self) -> ControlState;
+    /// CR4 as the guest sees it.
+    fn cr4(self: &Self) -> u64;
+    /// Sets EFER as a guest's WRMSR does; the value was checked.
+    fn set_efer(self: &mut Self, value: u64);
+    /// Sets CR2, before a page fault is injected.
+    fn set_cr2(self: &mut Self, value: u64);
+    /// Guest PAT.
+    fn pat(self: &Self) -> u64;
+    /// Sets the guest PAT; the value was checked.
+    fn set_pat(self: &mut Self, value: u64);
+    /// A segment register.
+    fn segment(self: &Self, name: SegmentName) -> Segment;
+    /// Base of a segment register.
+    fn segment_base(self: &Self, name: SegmentName) -> u64;
+    /// What the guest's TSC is ahead of the host's.
+    fn tsc_offset(self: &Self) -> u64;
+    /// Sets the offset that hardware adds to the TSC.
+    fn set_tsc_offset(self: &mut Self, offset: u64);
+    /// The nested tables have changed: old translations go before the next entry.
+    fn request_flush(self: &mut Self);
+    /// Whether an exception, interrupt or NMI was being delivered when the guest stopped, or is
+    /// to be delivered already.
+    fn event_pending(self: &Self) -> bool;
+    /// Delivers `event` at the next entry, in place of what was to be delivered.
+    fn inject(self: &mut Self, event: Event);
+    /// Whether an external interrupt can be injected now.
+    fn interrupt_possible(self: &Self, registers: &Registers) -> bool;
+    /// Whether an NMI can be injected now.
+    fn nmi_possible(self: &Self) -> bool;
+    /// Tell when an NMI is possible, by [`Exit::NmiWindow`].
+    fn request_nmi_window(self: &mut Self);
+    /// The NMI window has opened.
+    fn end_nmi(self: &mut Self);
+    /// Gives the pending virtual interrupt and the task priority to hardware.
+    fn set_virtual_interrupt(self: &mut Self, interrupt: VirtualInterrupt, tpr: u8);
+    /// The vector that was delivered since the last entry, once.
+    fn take_delivered(self: &mut Self) -> Option<Vector>;
+    /// Task priority as the guest left it in CR8.
+    fn task_priority(self: &Self) -> u8;
+    /// Instruction bytes that hardware fetched for a nested fault, where it does.
+    fn fetched(self: &Self) -> &[u8];
+    /// Continues behind the instruction that caused the exit, `length` bytes long when hardware
+    /// does not say it.
+    fn advance(self: &mut Self, registers: &mut Registers, length: u64);
+    /// What retiring an instruction does besides moving RIP.
+    fn finish_instruction(self: &mut Self, registers: &mut Registers);
+    /// Runs the guest until the next exit.
+    fn enter(self: &mut Self, registers: &mut Registers, slot: usize) -> Exit;
+    /// The access behind [`Exit::Io`].
+    fn port_access(self: &Self) -> IoExit;
+    /// The access behind [`Exit::NestedFault`].
+    fn nested_fault(self: &Self) -> NestedFault;
+    /// Shows the vendor's part of a state dump.
+    fn dump(self: &Self, out: &mut dyn core::fmt::Write) -> core::fmt::Result;
+}
+
+/// The value is not allowed in a control register: #GP(0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAllowed;
 
 /// What goes to hardware as the pending virtual interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -66,8 +66,8 @@ const MODELS: [&str; 9] = [
 
 /// Models on which the hypervisor cannot run, and what it says.
 const UNFIT: [(&str, &str); 10] = [
-    ("Haswell", "this CPU lacks SVM (AMD-V)"),
-    ("max,-svm", "this CPU lacks SVM (AMD-V)"),
+    ("Haswell", "this CPU lacks virtualization, SVM (AMD-V)"),
+    ("max,-svm", "this CPU lacks virtualization, SVM (AMD-V)"),
     ("qemu64,+svm", "this CPU lacks SVM nested paging (NPT)"),
     ("EPYC,-nx", "this CPU lacks NX (execute disable)"),
     ("EPYC,-apic", "this CPU lacks APIC"),

@@ -6,8 +6,8 @@
 mod vmcb;
 
 use super::{
-    ControlState, Event, Exit, IoExit, Missing, NestedFault, Registers, Segment, SegmentName,
-    StartState, VirtConfig, VirtualInterrupt, gpr,
+    ControlState, Event, Exit, IoExit, Missing, NestedFault, NotAllowed, Registers, Segment,
+    SegmentName, StartState, VirtConfig, VirtualInterrupt, gpr,
 };
 use crate::arch::cpu::{self, efer, msr};
 use crate::percpu;
@@ -36,15 +36,15 @@ pub fn has_gib_pages() -> bool {
     cpu::cpuid(0x8000_0001, 0).edx >> 26 & 1 != 0
 }
 
+/// Whether the processor has SVM at all.
+pub fn is_present() -> bool {
+    let extended = cpu::cpuid(0x8000_0000, 0).eax;
+    extended >= 0x8000_000a && cpu::cpuid(0x8000_0001, 0).ecx >> 2 & 1 != 0
+}
+
 /// Looks for SVM with nested paging.
 pub fn detect() -> Result<&'static str, Missing> {
     let mut missing = Missing::new();
-    let extended = cpu::cpuid(0x8000_0000, 0).eax;
-    let svm = extended >= 0x8000_000a && cpu::cpuid(0x8000_0001, 0).ecx >> 2 & 1 != 0;
-    if !svm {
-        missing.push("SVM (AMD-V): not on this CPU, or hidden by the firmware or the emulator");
-        return Err(missing);
-    }
     let leaf = cpu::cpuid(0x8000_000a, 0);
     FEATURES.store(leaf.edx, Ordering::Relaxed);
     LAST_ASID.store(leaf.ebx.saturating_sub(1).max(1), Ordering::Relaxed);
@@ -59,6 +59,17 @@ pub fn detect() -> Result<&'static str, Missing> {
     } else {
         Err(missing)
     }
+}
+
+/// Lets an MSR pass in a bitmap of intercepted ones, all bits of which are set (APM volume 2,
+/// 15.11): two bits an MSR.
+pub fn pass_msr(bitmap: &mut [u8], index: u32) {
+    let (base, offset) = match index {
+        0..=0x1fff => (0, index),
+        0xc000_0000..=0xc000_1fff => (2048, index - 0xc000_0000),
+        _ => return,
+    };
+    bitmap[base + offset as usize / 4] &= !(3 << (offset % 4 * 2));
 }
 
 /// Turns SVM on for this CPU.
@@ -201,6 +212,31 @@ impl SvmCpu {
         self.flush = true;
     }
 
+    /// The VMCB is always here.
+    #[inline]
+    pub fn load(&mut self, _slot: usize, _memory: impl Fn(Gpa) -> Option<u64>) {}
+
+    /// Any CPU may use the VMCB.
+    #[inline]
+    pub fn release(&mut self) {}
+
+    /// VMLOAD and VMSAVE switch all of them.
+    #[inline]
+    pub fn load_msrs(&self) {}
+
+    /// VMLOAD and VMSAVE switch all of them.
+    #[inline]
+    pub fn save_msrs(&mut self) {}
+
+    /// No such access exits.
+    pub fn access_control_register(
+        &mut self,
+        _registers: &mut Registers,
+        _memory: impl Fn(Gpa) -> Option<u64>,
+    ) -> Result<(), NotAllowed> {
+        Err(NotAllowed)
+    }
+
     /// State after INIT; the registers too.
     pub fn init(&mut self, registers: &mut Registers) {
         self.reset();
@@ -267,6 +303,12 @@ impl SvmCpu {
             efer: state.efer & !efer::SVME,
             cpl: state.cpl,
         }
+    }
+
+    /// CR4.
+    #[inline]
+    pub fn cr4(&self) -> u64 {
+        self.vmcb.state.cr4
     }
 
     /// Sets EFER as a guest's WRMSR does; the value was checked.
@@ -368,6 +410,10 @@ impl SvmCpu {
     pub fn nmi_possible(&self) -> bool {
         !self.nmi_blocked && self.vmcb.control.interrupt_shadow & 1 == 0 && !self.event_pending()
     }
+
+    /// IRET is intercepted since the last NMI was injected; a shadow ends by itself.
+    #[inline]
+    pub fn request_nmi_window(&mut self) {}
 
     /// IRET after an NMI was seen: NMIs are possible behind it.
     pub fn end_nmi(&mut self) {

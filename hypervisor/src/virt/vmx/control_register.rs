@@ -1,0 +1,137 @@
+//! Control registers of a guest: which bits are its own, and the writes that exit.
+//!
+//! Of CR0 the hypervisor keeps what VMX operation fixes, and the cache bits, which an exit would
+//! leave in force for the host; of CR4 all bits but those of features that guests may use.
+
+use super::{MACHINE, VmxCpu, instruction, read};
+use crate::arch::cpu::{cr0, cr4, efer};
+use crate::virt::{NotAllowed, Registers};
+use acrn_abi::Gpa;
+use acrn_vmx::{Capabilities, Field};
+
+/// CR4: VME to OSXMMEXCPT, UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP, PKE.
+const OWN_CR4: u64 =
+    0x7ff | 1 << 11 | 1 << 16 | cr4::PCIDE | cr4::OSXSAVE | cr4::SMEP | cr4::SMAP | 1 << 22;
+
+/// Bits of CR0 and CR4 that a guest does not change without an exit.
+pub fn masks(caps: &Capabilities) -> [u64; 2] {
+    let [must0, may0] = caps.cr0_fixed;
+    let [must4, may4] = caps.cr4_fixed;
+    [
+        must0 & !(cr0::PE | cr0::PG) | !may0 | cr0::CD | cr0::NW,
+        must4 | !(may4 & OWN_CR4),
+    ]
+}
+
+impl VmxCpu {
+    pub(super) fn write_cr0(&mut self, value: u64) {
+        let real = MACHINE
+            .get()
+            .map_or(value, |(caps, _)| caps.guest_cr0(value));
+        // SAFETY: the guest's part.
+        unsafe {
+            instruction::write(Field::GuestCr0, real & !(cr0::CD | cr0::NW));
+            instruction::write(Field::Cr0Shadow, value);
+        }
+    }
+
+    pub(super) fn write_cr4(&mut self, value: u64) {
+        let real = MACHINE
+            .get()
+            .map_or(value, |(caps, _)| caps.guest_cr4(value));
+        // SAFETY: the guest's part.
+        unsafe {
+            instruction::write(Field::GuestCr4, real);
+            instruction::write(Field::Cr4Shadow, value);
+        }
+    }
+
+    /// With PAE paging the top-level entries are part of the VMCS.
+    pub(super) fn load_pdptes(&mut self, memory: &impl Fn(Gpa) -> Option<u64>) {
+        let control = self.control();
+        let pae = control.cr0 & cr0::PG != 0
+            && control.cr4 & cr4::PAE != 0
+            && control.efer & efer::LMA == 0;
+        if !pae {
+            return;
+        }
+        let table = control.cr3 & 0xffff_ffe0;
+        let fields = [
+            Field::GuestPdpte0,
+            Field::GuestPdpte1,
+            Field::GuestPdpte2,
+            Field::GuestPdpte3,
+        ];
+        for (index, field) in fields.into_iter().enumerate() {
+            let entry = memory(Gpa(table + index as u64 * 8)).unwrap_or(0);
+            // SAFETY: the guest's part.
+            unsafe { instruction::write(field, entry) };
+        }
+    }
+
+    /// Carries out the access to a control register that the last exit was for.
+    pub fn access_control_register(
+        &mut self,
+        registers: &mut Registers,
+        memory: impl Fn(Gpa) -> Option<u64>,
+    ) -> Result<(), NotAllowed> {
+        let qualification = read(Field::ExitQualification);
+        let operand = usize::from((qualification >> 8) as u8 & 15);
+        let width = if self.is_64_bit() { !0 } else { 0xffff_ffff };
+        let given = registers.gpr[operand] & width;
+        match (qualification & 15, qualification >> 4 & 3) {
+            (0, 0) => self.move_to_cr0(given, &memory)?,
+            (3, 0) => {
+                // SAFETY: the guest's part.
+                unsafe { instruction::write(Field::GuestCr3, given & !(1 << 63)) };
+                self.load_pdptes(&memory);
+                self.flush = true;
+            }
+            (3, 1) => registers.gpr[operand] = read(Field::GuestCr3),
+            (8, 0) if given < 16 => self.virtual_apic.set_word(super::TPR, (given as u32) << 4),
+            (8, 1) => {
+                registers.gpr[operand] = u64::from(self.virtual_apic.word(super::TPR) >> 4 & 15);
+            }
+            // Every bit of CR4 that a guest may not change without an exit, it may not change.
+            _ => return Err(NotAllowed),
+        }
+        self.advance(registers, 3);
+        Ok(())
+    }
+
+    /// MOV to CR0 (SDM volume 2B), of which the processor has checked nothing.
+    fn move_to_cr0(
+        &mut self,
+        value: u64,
+        memory: &impl Fn(Gpa) -> Option<u64>,
+    ) -> Result<(), NotAllowed> {
+        const DEFINED: u64 = 0xe005_003f;
+        let value = value & (DEFINED | !0xffff_ffff) | cr0::ET;
+        let old = self.control();
+        let paging = value & cr0::PG != 0;
+        let starts = paging && old.cr0 & cr0::PG == 0;
+        let stops = !paging && old.cr0 & cr0::PG != 0;
+        let long = old.efer & efer::LME != 0;
+        let refused = value >> 32 != 0
+            || paging && value & cr0::PE == 0
+            || value & cr0::NW != 0 && value & cr0::CD == 0
+            || starts && long && old.cr4 & cr4::PAE == 0
+            || starts && long && read(Field::GuestCsAccess) & 1 << 13 != 0
+            || stops && (old.cr4 & cr4::PCIDE != 0 || self.is_64_bit());
+        if refused {
+            return Err(NotAllowed);
+        }
+        self.write_cr0(value);
+        if (starts || stops) && long {
+            self.write_efer(match starts {
+                true => old.efer | efer::LMA,
+                false => old.efer & !efer::LMA,
+            });
+        }
+        if starts || stops || (value ^ old.cr0) & (cr0::CD | cr0::NW) != 0 {
+            self.load_pdptes(memory);
+            self.flush = true;
+        }
+        Ok(())
+    }
+}
