@@ -65,6 +65,8 @@ pub struct Capabilities {
     pub narrow_addresses: bool,
     /// INS and OUTS exits describe their memory operand.
     pub string_io_information: bool,
+    /// Any exception may be injected with an error code or without.
+    pub any_error_code: bool,
     /// Pin-based controls.
     pub pin: ControlMsr,
     /// Primary controls.
@@ -116,6 +118,7 @@ impl Capabilities {
             revision: basic as u32 & 0x7fff_ffff,
             narrow_addresses: basic >> 48 & 1 != 0,
             string_io_information: basic >> 54 & 1 != 0,
+            any_error_code: basic >> 56 & 1 != 0,
             pin: control(msr::PIN, msr::TRUE_PIN),
             primary,
             secondary,

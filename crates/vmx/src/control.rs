@@ -115,6 +115,7 @@ controls! {
         LOAD_PERF_GLOBAL = 13, "load IA32_PERF_GLOBAL_CTRL";
         LOAD_PAT = 14, "load IA32_PAT";
         LOAD_EFER = 15, "load IA32_EFER";
+        LOAD_BNDCFGS = 16, "load IA32_BNDCFGS";
     }
 }
 
