@@ -192,6 +192,8 @@ impl Capabilities {
         if !tpr {
             controls.primary |= cr8;
         }
+        // Windows are opened when they are needed.
+        controls.primary -= Primary::INTERRUPT_WINDOW | Primary::NMI_WINDOW;
         // Translations of a VPID have to be dropped one by one, or at least all at once.
         let invvpid = self.ept_vpid >> 32 & 1 != 0 && self.ept_vpid >> 41 & 3 != 0;
         if !invvpid {

@@ -9,6 +9,11 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     x86_64::__cpuid_count(leaf, subleaf)
 }
 
+/// Whether the processor says that it is Intel's.
+pub fn is_intel() -> bool {
+    cpuid(0, 0).ebx == u32::from_le_bytes(*b"Genu")
+}
+
 /// Whether there are pages of 1 GiB, and with them 512 GiB mapped one to one, not 4 GiB.
 pub fn has_gib_pages() -> bool {
     cpuid(0x8000_0001, 0).edx >> 26 & 1 != 0

@@ -296,6 +296,9 @@ pub fn finish_string(
         local
             .virt
             .advance(&mut local.registers, instruction.length.into());
+    } else {
+        // Between two repetitions an interrupt is possible.
+        local.virt.finish_instruction(&mut local.registers);
     }
     Next::Continue
 }

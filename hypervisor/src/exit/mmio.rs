@@ -113,6 +113,9 @@ pub fn proceed(
                 if advance_rip {
                     let length = emulation.instruction().length();
                     local.virt.advance(&mut local.registers, length.into());
+                } else {
+                    // Between two repetitions an interrupt is possible.
+                    local.virt.finish_instruction(&mut local.registers);
                 }
                 return Next::Continue;
             }
