@@ -98,12 +98,14 @@ fn set_timer(this: &PerCpu, now: u64, deadline: u64) {
 /// The vCPU's own timer changed: bring the host timer forward when needed.
 #[inline]
 pub fn deadline_changed(vcpu: &Vcpu, local: &Local) {
-    let guest = local.lapic.timer_deadline();
-    let host = guest.map_or(u64::MAX, |guest| crate::vcpu::host_tsc(local, guest));
+    let now = cpu::rdtsc();
+    let guest_now = now.wrapping_add(local.virt.tsc_offset());
+    let wait = local.lapic.timer_due_in(guest_now);
+    let host = wait.map_or(u64::MAX, |ticks| now.saturating_add(ticks));
     vcpu.shared.deadline.store(host, Ordering::Relaxed);
     let this = percpu::current();
     if host < TIMERS[this.id().index()].load(Ordering::Relaxed) {
-        set_timer(this, cpu::rdtsc(), host);
+        set_timer(this, now, host);
     }
 }
 

@@ -250,11 +250,6 @@ impl Vcpu {
     }
 }
 
-/// Host TSC of a guest TSC value.
-pub fn host_tsc(local: &Local, guest: u64) -> u64 {
-    guest.wrapping_sub(local.virt.tsc_offset())
-}
-
 /// Guest TSC now.
 #[inline]
 pub fn guest_tsc(local: &Local) -> u64 {

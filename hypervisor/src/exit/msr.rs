@@ -123,9 +123,7 @@ fn write_msr(
         msr::TSC_ADJUST => {
             let change = value.wrapping_sub(local.msrs.tsc_adjust);
             let offset = local.virt.tsc_offset().wrapping_add(change);
-            local.virt.set_tsc_offset(offset);
-            local.msrs.tsc_adjust = value;
-            run::deadline_changed(vcpu, local);
+            move_tsc(vcpu, local, offset);
             Ok(())
         }
         msr::EFER => write_efer(local, value),
@@ -171,6 +169,7 @@ fn is_mtrr_type(value: u8) -> bool {
 fn move_tsc(vcpu: &Vcpu, local: &mut Local, offset: u64) {
     let change = offset.wrapping_sub(local.virt.tsc_offset());
     local.virt.set_tsc_offset(offset);
+    local.lapic.move_tsc(change);
     local.msrs.tsc_adjust = local.msrs.tsc_adjust.wrapping_add(change);
     run::deadline_changed(vcpu, local);
 }

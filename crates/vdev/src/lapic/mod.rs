@@ -448,6 +448,20 @@ impl VLapic {
         self.timer.deadline()
     }
 
+    /// TSC ticks from guest TSC `now` until `timer_fire` is due, 0 when it is; `None` as for
+    /// [`LocalApic::timer_deadline`].
+    #[inline]
+    pub fn timer_due_in(&self, now: u64) -> Option<u64> {
+        self.timer_deadline()?;
+        Some(self.timer.due_in(now))
+    }
+
+    /// The guest's TSC has jumped by `change`. A count goes on as if nothing had happened; a TSC
+    /// deadline is nearer or farther now.
+    pub fn move_tsc(&mut self, change: u64) {
+        self.timer.move_tsc(change);
+    }
+
     /// Serves an expiry that is due at guest TSC `now`: requests the timer's vector, which is
     /// returned, and goes on to the next period. Missed periods are merged into one interrupt.
     pub fn timer_fire(&mut self, now: u64) -> Option<Vector> {

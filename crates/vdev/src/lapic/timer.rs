@@ -2,7 +2,9 @@
 //!
 //! Nothing counts here: an armed timer is the guest TSC value at which it expires, and the
 //! current count is computed when it is read. All rates are powers of two of the TSC, so the
-//! usual paths shift and never divide.
+//! usual paths shift and never divide. A guest may set its TSC to anything: what counts moves along
+//! with it ([`Timer::move_tsc`]) and may go around the end of 64 bits, while a TSC deadline is a
+//! value of the TSC and stays.
 
 /// Shortest time between two expiries that are delivered, in TSC ticks. A guest may program a
 /// shorter period; the expiries in between are then merged, so that it cannot keep its physical
@@ -108,8 +110,22 @@ impl Timer {
         self.deadline = if count == 0 {
             0
         } else {
-            now.saturating_add(self.ticks(count))
+            armed(now.wrapping_add(self.ticks(count)))
         };
+    }
+
+    /// The guest's TSC has jumped by `change`: what counts does not depend on it.
+    pub(super) fn move_tsc(&mut self, change: u64) {
+        if self.mode.counts() && self.deadline != 0 {
+            self.deadline = armed(self.deadline.wrapping_add(change));
+        }
+    }
+
+    /// TSC ticks from the end of the count to `now`; `None` before it. No count is longer than
+    /// 2^55 ticks.
+    fn late(&self, now: u64) -> Option<u64> {
+        let late = now.wrapping_sub(self.deadline);
+        (late >> 63 == 0).then_some(late)
     }
 
     /// A running count goes on from where it is, at the new rate.
@@ -125,11 +141,12 @@ impl Timer {
         if !self.mode.counts() || self.deadline == 0 {
             return 0;
         }
-        let mut remaining = self.deadline.saturating_sub(now);
         let period = self.ticks(self.initial);
-        if remaining == 0 && self.mode == TimerMode::Periodic && period != 0 {
-            remaining = period - (now - self.deadline) % period;
-        }
+        let remaining = match self.late(now) {
+            None => self.deadline.wrapping_sub(now),
+            Some(late) if self.mode == TimerMode::Periodic && period != 0 => period - late % period,
+            Some(_) => 0,
+        };
         // A TSC that went backwards must not show more than was programmed.
         let count = remaining.div_ceil(1 << self.shift());
         count.min(u64::from(self.initial)) as u32
@@ -149,14 +166,35 @@ impl Timer {
         }
     }
 
+    /// TSC ticks from `now` to the end of the armed timer.
+    pub(super) fn due_in(&self, now: u64) -> u64 {
+        if !self.mode.counts() {
+            return self.deadline.saturating_sub(now);
+        }
+        match self.late(now) {
+            None => self.deadline.wrapping_sub(now),
+            Some(_) => 0,
+        }
+    }
+
     /// Whether the timer has expired by `now`; if so, goes on to the next period or disarms.
     pub(super) fn expire(&mut self, now: u64) -> bool {
-        if self.deadline == 0 || now < self.deadline {
+        if self.deadline == 0 {
             return false;
         }
+        if !self.mode.counts() {
+            let due = now >= self.deadline;
+            if due {
+                self.deadline = 0;
+            }
+            return due;
+        }
+        let Some(late) = self.late(now) else {
+            return false;
+        };
         let period = self.ticks(self.initial);
         self.deadline = if self.mode == TimerMode::Periodic && period != 0 {
-            next_multiple(self.deadline, period, now)
+            armed(self.deadline.wrapping_add(to_next(late, period)))
         } else {
             0
         };
@@ -164,20 +202,24 @@ impl Timer {
     }
 }
 
-/// First `deadline + n * period` (n > 0) after `now`, and at least [`MIN_PERIOD`] after it when
-/// the period is shorter than that. Keeps the phase, so a periodic timer does not drift.
-fn next_multiple(deadline: u64, period: u64, now: u64) -> u64 {
-    let next = deadline.saturating_add(period);
-    let earliest = if period < MIN_PERIOD {
-        now.saturating_add(MIN_PERIOD)
+/// A deadline, which is never 0.
+fn armed(deadline: u64) -> u64 {
+    deadline.max(1)
+}
+
+/// From an expiry that is served `late` ticks after it to the next one: the first multiple of the
+/// period that is ahead, and at least [`MIN_PERIOD`] ahead when the period is shorter than that.
+/// Keeps the phase, so a periodic timer does not drift.
+fn to_next(late: u64, period: u64) -> u64 {
+    let least = if period < MIN_PERIOD {
+        late + MIN_PERIOD
     } else {
-        now
+        late
     };
-    if next > earliest {
-        return next;
+    if period > least {
+        return period;
     }
-    let skipped = (earliest - next) / period + 1;
-    next.saturating_add(skipped.saturating_mul(period))
+    (least / period + 1) * period
 }
 
 #[cfg(test)]
@@ -256,6 +298,42 @@ mod tests {
         timer.set_divide(0, 200);
         assert_eq!(timer.current(200), 50);
         assert_eq!(timer.deadline(), Some(200 + 50 * 8));
+    }
+
+    #[test]
+    fn a_count_does_not_depend_on_where_the_tsc_jumps() {
+        for change in [1 << 40, 0u64.wrapping_sub(1 << 40), u64::MAX / 2, 0, 37] {
+            let mut one_shot = timer(TimerMode::OneShot, BY_1);
+            one_shot.set_initial(100, 1000);
+            one_shot.move_tsc(change);
+            let start = 1000u64.wrapping_add(change);
+            assert_eq!(one_shot.current(start.wrapping_add(200)), 50);
+            assert_eq!(one_shot.due_in(start.wrapping_add(250)), 150);
+            assert!(!one_shot.expire(start.wrapping_add(399)));
+            assert_eq!(one_shot.due_in(start.wrapping_add(401)), 0);
+            assert!(one_shot.expire(start.wrapping_add(400)));
+            let mut periodic = timer(TimerMode::Periodic, BY_1);
+            periodic.set_initial(10_000, 0);
+            periodic.move_tsc(change);
+            for round in 1..4 {
+                let due = change.wrapping_add(round * 40_000);
+                assert!(
+                    !periodic.expire(due.wrapping_sub(1)),
+                    "{change:#x}, {round}"
+                );
+                assert!(periodic.expire(due), "{change:#x}, {round}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tsc_deadline_stays_where_the_tsc_jumps() {
+        let mut timer = timer(TimerMode::TscDeadline, BY_1);
+        timer.set_tsc_deadline(500);
+        timer.move_tsc(1000);
+        assert_eq!(timer.deadline(), Some(500));
+        assert_eq!((timer.due_in(100), timer.due_in(u64::MAX)), (400, 0));
+        assert!(timer.expire(u64::MAX));
     }
 
     #[test]

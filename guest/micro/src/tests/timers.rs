@@ -149,6 +149,11 @@ const TSC: u32 = 0x10;
 
 pub(super) fn tsc_adjust(t: &Test) {
     cpu::enable_interrupts();
+    moved_while_armed(t);
+    apic::enter_x2apic();
+    apic::initialise();
+    moved_while_armed(t);
+    apic::leave_x2apic();
     let original = rdmsr(TSC_ADJUST);
     for change in [1_000_000_000_000, 0u64.wrapping_sub(ms(30))] {
         let before = rdtsc();
@@ -182,4 +187,65 @@ pub(super) fn tsc_adjust(t: &Test) {
     deadline(t);
     wrmsr(TSC_ADJUST, original);
     cpu::disable_interrupts();
+}
+
+/// A timer that is armed when TSC_ADJUST is written, with the value that it has or another one:
+/// what counts goes on as before, and a deadline is a value of the TSC.
+fn moved_while_armed(t: &Test) {
+    const HOURS: u64 = 1 << 44;
+    let original = rdmsr(TSC_ADJUST);
+    for change in [
+        0,
+        ms(3),
+        HOURS,
+        0u64.wrapping_sub(ms(3)),
+        0u64.wrapping_sub(HOURS),
+    ] {
+        let moved = || wrmsr(TSC_ADJUST, original.wrapping_add(change));
+        let moved_back = || wrmsr(TSC_ADJUST, original);
+        let signed = change as i64;
+        let start = rdtsc();
+        apic::write(reg::LVT_TIMER, VECTOR.into());
+        expect_after(t, "one-shot", signed, || {
+            apic::write(reg::TIMER_INITIAL, ms(10) as u32);
+            moved();
+        });
+        moved_back();
+        let took = since(start);
+        expect!(t, took >= 9, "one-shot after {signed:#x}: {took} ms of 10");
+        let before = count(VECTOR);
+        apic::write(reg::LVT_TIMER, PERIODIC | u32::from(VECTOR));
+        apic::write(reg::TIMER_INITIAL, ms(4) as u32);
+        wait_for(ms(1000), || count(VECTOR) > before);
+        expect_after(t, "periodic", signed, moved);
+        expect_after(t, "periodic, moved back", signed, moved_back);
+        apic::write(reg::TIMER_INITIAL, 0);
+        // A deadline in its own time: the jump brings it nearer or puts it off.
+        apic::write(reg::LVT_TIMER, DEADLINE_MODE | u32::from(VECTOR));
+        expect_after(t, "deadline", signed, || {
+            wrmsr(
+                TSC_DEADLINE,
+                rdtsc().wrapping_add(change).wrapping_add(ms(10)),
+            );
+            moved();
+        });
+        moved_back();
+        let before = count(VECTOR);
+        wrmsr(TSC_DEADLINE, rdtsc() + HOURS / 2);
+        wait_for(ms(5), || false);
+        expect!(t, count(VECTOR) == before, "a deadline hours ahead fired");
+        expect_after(t, "a deadline that the jump has passed", signed, || {
+            wrmsr(TSC_ADJUST, original.wrapping_add(HOURS));
+        });
+        moved_back();
+        apic::write(reg::LVT_TIMER, MASKED);
+    }
+}
+
+/// Whether the timer fires after `action`, which moves the TSC.
+fn expect_after(t: &Test, name: &str, change: i64, action: impl Fn()) {
+    let before = count(VECTOR);
+    action();
+    let fired = wait_for(ms(5000), || count(VECTOR) > before);
+    expect!(t, fired, "{name}: silent after TSC_ADJUST by {change:#x}");
 }
