@@ -15,6 +15,7 @@ mod modes;
 mod neighbour;
 mod processors;
 mod timers;
+mod virtualization;
 mod vm;
 mod x2apic;
 
@@ -31,6 +32,12 @@ pub const TESTS: &[Entry] = &[
     ("sleep", true, instructions::sleep),
     ("xsetbv", true, instructions::xsetbv),
     ("undefined", true, instructions::undefined),
+    ("virtualization", true, virtualization::instructions),
+    ("virtualization_msrs", true, virtualization::msrs),
+    ("control_registers", true, virtualization::control_registers),
+    ("strict", false, virtualization::strict),
+    ("cpuid_policy", true, virtualization::cpuid_policy),
+    ("features", true, virtualization::features),
     ("debug", true, debug::exceptions),
     ("cache", true, instructions::cache),
     ("timer", true, timers::xapic),
