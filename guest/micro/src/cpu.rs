@@ -90,6 +90,7 @@ macro_rules! control {
     };
 }
 control!(read_cr0, write_cr0, "cr0");
+control!(read_cr2, write_cr2, "cr2");
 control!(read_cr3, write_cr3, "cr3");
 control!(read_cr4, write_cr4, "cr4");
 control!(read_cr8, write_cr8, "cr8");

@@ -322,20 +322,47 @@ struct TablePointer {
     base: u64,
 }
 
+/// Has a vector of all CPUs handled by code at `address`, on the stack of that number in the task
+/// segment (0 for the current one).
+pub fn set_gate(vector: u8, address: u64, stack: u64) {
+    let dpl = if vector == RETURN_VECTOR { 3 } else { 0 };
+    let low = address & 0xffff
+        | 8 << 16
+        | stack << 32
+        | 0x8e << 40
+        | dpl << 45
+        | (address >> 16 & 0xffff) << 48;
+    let gate = (&raw mut IDT).cast::<[u64; 2]>();
+    // SAFETY: inside the table. A trap of this vector in between is not expected by anyone.
+    unsafe {
+        gate.add(usize::from(vector))
+            .write_volatile([low, address >> 32]);
+    }
+}
+
+/// Has a vector handled by this module.
+pub fn reset_gate(vector: u8) {
+    let stub = (&raw const trap_stubs) as u64 + u64::from(vector) * 16;
+    set_gate(vector, stub, 0);
+}
+
+/// Sets the top of stack 1 in the task segment.
+pub fn set_first_stack(top: u64) {
+    const OFFSET: usize = 36;
+    // SAFETY: inside the segment, at the field's place.
+    unsafe {
+        (&raw mut TSS)
+            .cast::<u8>()
+            .add(OFFSET)
+            .cast::<u64>()
+            .write_unaligned(top);
+    }
+}
+
 /// Builds the tables; once, on the first CPU.
 pub fn build_tables() {
-    let stubs = (&raw const trap_stubs) as u64;
-    for vector in 0..256u64 {
-        let address = stubs + vector * 16;
-        let dpl = if vector == u64::from(RETURN_VECTOR) {
-            3
-        } else {
-            0
-        };
-        let low =
-            address & 0xffff | 8 << 16 | 0x8e << 40 | dpl << 45 | (address >> 16 & 0xffff) << 48;
-        // SAFETY: only the first CPU runs, and no trap can happen yet.
-        unsafe { IDT.0[vector as usize] = [low, address >> 32] };
+    for vector in 0..=255 {
+        reset_gate(vector);
     }
     let tss = (&raw const TSS) as u64;
     // SAFETY: as above.

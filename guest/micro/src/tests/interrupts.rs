@@ -225,11 +225,14 @@ pub(super) fn priority(t: &Test) {
 static NESTING: AtomicU64 = AtomicU64::new(0);
 static DEEPEST: AtomicU64 = AtomicU64::new(0);
 
+/// 1 until the second NMI of the test was sent.
+static SECOND: AtomicU64 = AtomicU64::new(0);
+
 /// In the first NMI another one is sent: it has to wait for the IRET.
 fn nmi_hook() {
     let depth = NESTING.fetch_add(1, Ordering::SeqCst) + 1;
     DEEPEST.fetch_max(depth, Ordering::SeqCst);
-    if count(2) == 1 {
+    if SECOND.swap(0, Ordering::SeqCst) == 1 {
         apic::command(apic::id(), NMI);
         wait_for(ms(5), || false);
     }
@@ -237,6 +240,9 @@ fn nmi_hook() {
 }
 
 pub(super) fn nmi(t: &Test) {
+    SECOND.store(1, Ordering::SeqCst);
+    NESTING.store(0, Ordering::SeqCst);
+    DEEPEST.store(0, Ordering::SeqCst);
     hook(2, Some(nmi_hook));
     let before = count(2);
     // Not held back by IF.

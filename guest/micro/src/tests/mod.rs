@@ -5,6 +5,7 @@ mod batch;
 mod chaos;
 mod code;
 mod debug;
+mod delivery;
 mod devices;
 mod fatal;
 mod hostile;
@@ -49,6 +50,9 @@ pub const TESTS: &[Entry] = &[
     ("priority", true, interrupts::priority),
     ("nmi", true, interrupts::nmi),
     ("halt", true, interrupts::halt),
+    ("cut_off", true, delivery::cut_off),
+    ("cut_off_interrupt", true, delivery::cut_off_interrupt),
+    ("cut_off_page_fault", true, delivery::cut_off_page_fault),
     ("ioapic_level", true, interrupts::ioapic_level),
     ("ioapic_pit", true, interrupts::ioapic_pit),
     ("pic", true, interrupts::pic),
