@@ -26,9 +26,15 @@ const ALL_HELD: i32 = 33;
 pub(super) fn instructions(context: &Context) -> Result<Outcome> {
     hold(
         context,
-        "cpuid,msr,ports,sleep,xsetbv,undefined,debug,cache",
+        "cpuid,cpuid_policy,features,msr,ports,sleep,xsetbv,undefined,debug,cache",
         2,
     )
+}
+
+/// What only a guest that wants to be a hypervisor does.
+pub(super) fn virtualization(context: &Context) -> Result<Outcome> {
+    let tests = "virtualization,virtualization_msrs,control_registers";
+    hold(context, tests, 2)
 }
 
 pub(super) fn timers(context: &Context) -> Result<Outcome> {
@@ -36,7 +42,8 @@ pub(super) fn timers(context: &Context) -> Result<Outcome> {
 }
 
 pub(super) fn interrupts(context: &Context) -> Result<Outcome> {
-    let tests = "apic_modes,x2apic,self_ipi,priority,nmi,halt,ioapic_level,ioapic_pit,pic";
+    let tests = "apic_modes,x2apic,self_ipi,priority,nmi,halt,cut_off,cut_off_page_fault,ioapic_level,\
+                 ioapic_pit,pic";
     hold(context, tests, 2)
 }
 
@@ -82,7 +89,7 @@ pub(super) fn models(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(without_hypervisor());
     }
-    let tests = "cpuid,msr,xsetbv,debug,timer,priority,smp,ipi,memory,vm_life,vm_neighbour";
+    let tests = "cpuid,cpuid_policy,msr,virtualization,xsetbv,debug,timer,priority,smp,ipi,memory,vm_life,vm_neighbour";
     for model in MODELS {
         let mut session = on_model(context, model, tests)?;
         finish(&mut session, tests).with_context(|| model.to_owned())?;

@@ -88,13 +88,18 @@ pub const CASES: &[Case] = &[
         run: micro::instructions,
     },
     Case {
+        name: "micro_virtualization",
+        catches: "virtualization that a guest can see or use: instructions, MSRs, control bits",
+        run: micro::virtualization,
+    },
+    Case {
         name: "micro_timers",
         catches: "local APIC timer in each mode, with and without x2APIC, and TSC_ADJUST",
         run: micro::timers,
     },
     Case {
         name: "micro_interrupts",
-        catches: "IPIs, NMI, task priority, HLT, level and edge lines, the 8259 pair",
+        catches: "IPIs, NMI, task priority, HLT, events cut off in their delivery, lines, the 8259 pair",
         run: micro::interrupts,
     },
     Case {

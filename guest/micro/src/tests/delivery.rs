@@ -174,12 +174,12 @@ const INTERRUPTS: &[Case] = &[
 
 fn taken() -> u64 {
     // SAFETY: eight aligned bytes of this module's assembler.
-    unsafe { &*(&raw const delivery_count) }.load(Ordering::SeqCst)
+    unsafe { &delivery_count }.load(Ordering::SeqCst)
 }
 
 fn stack_pointer() -> u64 {
     // SAFETY: as above.
-    unsafe { &*(&raw const delivery_rsp) }.load(Ordering::SeqCst)
+    unsafe { &delivery_rsp }.load(Ordering::SeqCst)
 }
 
 /// Points all gates that the cases use at this module's stubs, with stack 1; `false` points them
@@ -282,6 +282,7 @@ pub(super) fn cut_off_page_fault(t: &Test) {
             return;
         };
         trap::set_first_stack(top);
+        cpu::write_cr2(0);
         set_gates(true);
         let vector = call(page);
         set_gates(false);
