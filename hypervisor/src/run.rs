@@ -65,6 +65,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         let local = unsafe { vcpu.local() };
         local.virt.load(slot, |gpa| vcpu.vm().read_word(gpa));
         switch(loaded, vcpu, local);
+        stats::mark_first_entry();
         let next = run(this, vcpu, local, slot, turn.end);
         // Saved while `on_cpu` is set: afterwards others may replace the state.
         extended::save(local);
@@ -264,12 +265,11 @@ fn run(
                 return Next::Block;
             }
         }
-        prepare_interrupts(vcpu, local);
+        let (interrupt, tpr) = pending_interrupt(vcpu, local);
         if this.attention.load(Ordering::SeqCst) {
             return Next::Continue;
         }
-        stats::mark_first_entry();
-        let exit = local.virt.enter(&mut local.registers, slot);
+        let exit = local.virt.enter(&mut local.registers, slot, interrupt, tpr);
         let start = cpu::rdtsc();
         collect_interrupts(local);
         let reason = exit.reason();
@@ -365,22 +365,19 @@ fn gather(vcpu: &Vcpu, local: &mut Local) {
     }
 }
 
-/// Decides what hardware shall deliver at the next entry.
+/// What hardware shall deliver at the next entry, and the task priority.
 #[inline]
-fn prepare_interrupts(vcpu: &Vcpu, local: &mut Local) {
+fn pending_interrupt(vcpu: &Vcpu, local: &mut Local) -> (VirtualInterrupt, u8) {
     gather(vcpu, local);
     let tpr = local.lapic.tpr();
     if vcpu.vm().pic_output() && pic_interrupt(vcpu, local) {
-        local
-            .virt
-            .set_virtual_interrupt(VirtualInterrupt::Window, tpr);
-        return;
+        return (VirtualInterrupt::Window, tpr);
     }
     let interrupt = match local.lapic.pending_ignoring_tpr() {
         Some(vector) => VirtualInterrupt::Deliver(vector),
         None => VirtualInterrupt::None,
     };
-    local.virt.set_virtual_interrupt(interrupt, tpr);
+    (interrupt, tpr)
 }
 
 /// Delivers an interrupt of the 8259 pair if it is this vCPU's and possible now. Returns whether
@@ -401,10 +398,10 @@ fn pic_interrupt(vcpu: &Vcpu, local: &mut Local) -> bool {
 /// Takes over what hardware delivered and the task priority that the guest left.
 #[inline]
 fn collect_interrupts(local: &mut Local) {
-    if let Some(vector) = local.virt.take_delivered() {
+    let (delivered, tpr) = local.virt.take_delivered();
+    if let Some(vector) = delivered {
         local.lapic.delivered(vector);
     }
-    let tpr = local.virt.task_priority();
     if tpr != local.lapic.tpr() & 0xf0 {
         local.lapic.set_tpr(tpr);
     }

@@ -55,15 +55,16 @@ pub mod gpr {
 /// A port access that the guest made, packed so that handing it on is cheap.
 #[derive(Clone, Copy, Debug)]
 pub struct IoExit {
-    /// Bit 0 IN or INS, bit 2 a string instruction, bits 6:4 bytes, bits 31:16 port: as SVM says it.
+    /// Bits 2:0 bytes less one, bit 3 IN or INS, bit 4 a string instruction, bits 31:16 port: as
+    /// VMX says it.
     bits: u32,
     /// Instruction after this one.
     pub next_rip: u64,
 }
 
 impl IoExit {
-    /// From bits in the layout of SVM's EXITINFO1 (APM volume 2, 15.10.2), the rest of which is
-    /// ignored.
+    /// From bits in the layout of VMX's exit qualification (SDM volume 3C, table 28-5), the rest
+    /// of which is ignored.
     #[inline]
     pub const fn new(bits: u32, next_rip: u64) -> Self {
         Self { bits, next_rip }
@@ -76,17 +77,17 @@ impl IoExit {
     /// Bytes: 1, 2 or 4.
     #[inline]
     pub const fn size(&self) -> u8 {
-        (self.bits >> 4 & 7) as u8
+        (self.bits & 7) as u8 + 1
     }
     /// IN or INS.
     #[inline]
     pub const fn input(&self) -> bool {
-        self.bits & 1 != 0
+        self.bits & 8 != 0
     }
     /// INS or OUTS.
     #[inline]
     pub const fn string(&self) -> bool {
-        self.bits & 4 != 0
+        self.bits & 16 != 0
     }
 }
 
@@ -491,11 +492,11 @@ macro_rules! vendor {
 }
 
 macro_rules! contract {
-    ($($(#[$doc:meta])* fn $name:ident($me:ident: $kind:ty $(, $argument:ident: $ty:ty)*)
+    ($($(#[$doc:meta])* fn $name:ident($me:ident: $kind:ty $(, $argument:ident: $ty:ty)* $(,)?)
         $(-> $result:ty)?;)*) => {
         impl VirtCpu {
             $($(#[$doc])*
-            #[inline]
+            #[inline(always)]
             pub fn $name($me: $kind $(, $argument: $ty)*) $(-> $result)? {
                 vendor!($me, cpu => cpu.$name($($argument),*))
             })*
@@ -590,12 +591,9 @@ contract! {
     fn request_nmi_window(self: &mut Self);
     /// The NMI window has opened.
     fn end_nmi(self: &mut Self);
-    /// Gives the pending virtual interrupt and the task priority to hardware.
-    fn set_virtual_interrupt(self: &mut Self, interrupt: VirtualInterrupt, tpr: u8);
-    /// The vector that was delivered since the last entry, once.
-    fn take_delivered(self: &mut Self) -> Option<Vector>;
-    /// Task priority as the guest left it in CR8.
-    fn task_priority(self: &Self) -> u8;
+    /// The vector that was delivered since the last entry, once, and the task priority as the
+    /// guest left it in CR8.
+    fn take_delivered(self: &mut Self) -> (Option<Vector>, u8);
     /// Instruction bytes that hardware fetched for a nested fault, where it does.
     fn fetched(self: &Self) -> &[u8];
     /// Continues behind the instruction that caused the exit, `length` bytes long when hardware
@@ -603,8 +601,9 @@ contract! {
     fn advance(self: &mut Self, registers: &mut Registers, length: u64);
     /// What retiring an instruction does besides moving RIP.
     fn finish_instruction(self: &mut Self, registers: &mut Registers);
-    /// Runs the guest until the next exit.
-    fn enter(self: &mut Self, registers: &mut Registers, slot: usize) -> Exit;
+    /// Runs the guest until the next exit, with this pending interrupt and task priority.
+    fn enter(self: &mut Self, registers: &mut Registers, slot: usize, interrupt: VirtualInterrupt,
+        tpr: u8) -> Exit;
     /// The access behind [`Exit::Io`].
     fn port_access(self: &Self) -> IoExit;
     /// The access behind [`Exit::NestedFault`].

@@ -425,7 +425,7 @@ impl SvmCpu {
 
     /// Gives the pending virtual interrupt and the task priority to hardware.
     #[inline]
-    pub fn set_virtual_interrupt(&mut self, interrupt: VirtualInterrupt, tpr: u8) {
+    fn set_virtual_interrupt(&mut self, interrupt: VirtualInterrupt, tpr: u8) {
         let control = &mut self.vmcb.control;
         let base = int_ctl::V_INTR_MASKING | u64::from(tpr >> 4);
         self.offered = None;
@@ -449,17 +449,13 @@ impl SvmCpu {
         }
     }
 
-    /// The vector that hardware delivered since the last entry, once.
+    /// The vector that hardware delivered since the last entry, once, and the task priority.
     #[inline]
-    pub fn take_delivered(&mut self) -> Option<Vector> {
-        let vector = self.offered.take()?;
-        (self.vmcb.control.int_ctl & int_ctl::V_IRQ == 0).then_some(vector)
-    }
-
-    /// Task priority as the guest left it in CR8.
-    #[inline]
-    pub fn task_priority(&self) -> u8 {
-        (self.vmcb.control.int_ctl as u8 & 0xf) << 4
+    pub fn take_delivered(&mut self) -> (Option<Vector>, u8) {
+        let int_ctl = self.vmcb.control.int_ctl;
+        let offered = self.offered.take();
+        let delivered = offered.filter(|_| int_ctl & int_ctl::V_IRQ == 0);
+        (delivered, (int_ctl as u8 & 0xf) << 4)
     }
 
     /// Instruction bytes that hardware fetched for a nested fault, where it does.
@@ -494,7 +490,14 @@ impl SvmCpu {
     }
 
     /// Runs the guest until the next exit. `slot` is the vCPU's place on this CPU.
-    pub fn enter(&mut self, registers: &mut Registers, slot: usize) -> Exit {
+    pub fn enter(
+        &mut self,
+        registers: &mut Registers,
+        slot: usize,
+        interrupt: VirtualInterrupt,
+        tpr: u8,
+    ) -> Exit {
+        self.set_virtual_interrupt(interrupt, tpr);
         let control = &mut self.vmcb.control;
         let last = LAST_ASID.load(Ordering::Relaxed);
         let own = (slot as u32 + 1) < last;
@@ -576,7 +579,11 @@ impl SvmCpu {
     #[inline]
     pub fn port_access(&self) -> IoExit {
         let control = &self.vmcb.control;
-        IoExit::new(control.exit_info1 as u32, control.exit_info2)
+        // IN in bit 0, a string instruction in bit 2, bytes in bits 6:4 (APM volume 2, 15.10.2).
+        let info = control.exit_info1 as u32;
+        let size = (info >> 4 & 7).wrapping_sub(1) & 7;
+        let bits = info & 0xffff_0000 | (info & 4) << 2 | (info & 1) << 3 | size;
+        IoExit::new(bits, control.exit_info2)
     }
 
     /// The access behind [`Exit::NestedFault`].

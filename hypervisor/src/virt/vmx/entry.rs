@@ -6,11 +6,12 @@ use core::mem::offset_of;
 
 /// [`vmx_enter`] came back from a guest.
 pub const LEFT: u32 = 0;
+/// The instruction failed, and the current VMCS says why.
+pub const HAS_ERROR: u32 = 2;
 
 unsafe extern "C" {
     /// Enters the guest of the current VMCS, by VMRESUME when `launched`, and returns at its next
-    /// exit: [`LEFT`], or 1 when the instruction failed without a current VMCS, 2 when it left an
-    /// error in it. RSP, RIP and RFLAGS are in the VMCS, the rest in `registers`. `host_rsp` is
+    /// exit: [`LEFT`], 1 when the instruction failed without a current VMCS, or [`HAS_ERROR`]. RSP, RIP and RFLAGS are in the VMCS, the rest in `registers`. `host_rsp` is
     /// what the VMCS has as the host's RSP.
     ///
     /// # Safety
@@ -77,7 +78,7 @@ vmx_enter:
 3:  vmlaunch
 4:  mov eax, 1                       // not entered: the guest's registers are as they were
     jc 5f
-    mov eax, 2
+    mov eax, {has_error}
     jmp 5f
 .global vmx_left
 vmx_left:
@@ -128,6 +129,7 @@ vmx_left:
     pop rbx
     ret
 "#,
+    has_error = const HAS_ERROR,
     host_rsp = const acrn_vmx::Field::HostRsp as u32,
     xmm = const offset_of!(Registers, xmm),
     mxcsr = const offset_of!(Registers, mxcsr),

@@ -195,7 +195,6 @@ pub struct VmxCpu {
     /// What the VMCS has.
     primary: Primary,
     threshold: u8,
-    rip: u64,
     rsp: u64,
     rflags: u64,
     /// Guest interruptibility, as in the VMCS.
@@ -204,13 +203,12 @@ pub struct VmxCpu {
     event: u32,
     error_code: u32,
     length: u32,
-    wanted: VirtualInterrupt,
-    tpr: u8,
     delivered: Option<Vector>,
     /// Exit reason, with [`exit::ENTRY_FAILED`].
     reason: u32,
-    /// VMLAUNCH or VMRESUME failed with this error.
-    refused: Option<u32>,
+    /// Of VMLAUNCH or VMRESUME, when [`Self::NOT_ENTERED`] is the reason.
+    entry_error: u32,
+    /// These are in the registers while the VMCS is loaded: the hypervisor uses neither.
     cr2: u64,
     dr6: u64,
     msrs: [u64; SWITCHED.len()],
@@ -225,10 +223,13 @@ mod blocked {
 
 /// Offset of the task priority in a register page.
 const TPR: usize = 0x80;
-/// No RIP, RSP and RFLAGS at once.
+/// No guest's RSP, and no RFLAGS.
 const UNKNOWN: u64 = !0;
 
 impl VmxCpu {
+    /// In place of an exit reason: the instruction failed before it left the host.
+    const NOT_ENTERED: u32 = u32::MAX;
+
     /// A vCPU that has not been set up.
     pub const fn new() -> Self {
         Self {
@@ -253,18 +254,15 @@ impl VmxCpu {
             cr4_mask: !0,
             primary: Primary::empty(),
             threshold: 0,
-            rip: UNKNOWN,
             rsp: UNKNOWN,
             rflags: UNKNOWN,
             interruptibility: 0,
             event: 0,
             error_code: 0,
             length: 0,
-            wanted: VirtualInterrupt::None,
-            tpr: 0,
             delivered: None,
             reason: 0,
-            refused: None,
+            entry_error: 0,
             cr2: 0,
             dr6: 0xffff_0ff0,
             msrs: [0; SWITCHED.len()],
@@ -326,6 +324,7 @@ impl VmxCpu {
             self.load_pdptes(&memory);
         }
         cpu::write_dr6(self.dr6);
+        cpu::write_cr2(self.cr2);
     }
 
     /// Writes the VMCS back: another CPU may use it now.
@@ -335,6 +334,7 @@ impl VmxCpu {
             return;
         }
         self.dr6 = cpu::read_dr6();
+        self.cr2 = cpu::read_cr2();
         self.loaded = false;
         // SAFETY: it is this vCPU's own page.
         if unsafe { instruction::vmclear(&self.vmcs) }.is_err() {
@@ -450,7 +450,6 @@ impl VmxCpu {
     fn set_image(&mut self, image: Image) {
         self.event = 0;
         self.delivered = None;
-        self.wanted = VirtualInterrupt::None;
         self.interruptibility = 0;
         self.cr2 = image.control.cr2;
         self.dr6 = 0xffff_0ff0;
@@ -459,6 +458,7 @@ impl VmxCpu {
         if self.loaded {
             self.apply(&image);
             cpu::write_dr6(self.dr6);
+            cpu::write_cr2(self.cr2);
             self.load_msrs();
         } else {
             self.image = Some(image);
@@ -467,7 +467,7 @@ impl VmxCpu {
 
     fn apply(&mut self, image: &Image) {
         use Field::*;
-        (self.rip, self.rsp, self.rflags) = (UNKNOWN, UNKNOWN, UNKNOWN);
+        (self.rsp, self.rflags) = (UNKNOWN, UNKNOWN);
         for (number, segment) in image.segments.iter().enumerate() {
             self.write_segment(number, segment);
         }
@@ -573,7 +573,7 @@ impl VmxCpu {
         let mask = self.cr0_mask;
         ControlState {
             cr0: read(Field::GuestCr0) & !mask | read(Field::Cr0Shadow) & mask,
-            cr2: self.cr2,
+            cr2: cpu::read_cr2(),
             cr3: read(Field::GuestCr3),
             cr4: self.cr4(),
             efer: read(Field::GuestEfer),
@@ -596,7 +596,7 @@ impl VmxCpu {
 
     /// Sets CR2, before a page fault is injected.
     pub fn set_cr2(&mut self, value: u64) {
-        self.cr2 = value;
+        cpu::write_cr2(value);
     }
 
     /// Guest PAT.
@@ -734,22 +734,15 @@ impl VmxCpu {
         }
     }
 
-    /// The pending virtual interrupt and the task priority, for the next entry.
-    #[inline]
-    pub fn set_virtual_interrupt(&mut self, interrupt: VirtualInterrupt, tpr: u8) {
-        self.wanted = interrupt;
-        self.tpr = tpr;
-    }
-
     /// Injects the pending interrupt, or asks for the exit at which that will be possible.
     #[inline]
-    fn offer_interrupt(&mut self, registers: &Registers) {
+    fn offer_interrupt(&mut self, registers: &Registers, interrupt: VirtualInterrupt, tpr: u8) {
         let mut primary = self.primary - Primary::INTERRUPT_WINDOW;
         let mut threshold = 0;
-        match self.wanted {
+        match interrupt {
             VirtualInterrupt::None => {}
             VirtualInterrupt::Window => primary |= Primary::INTERRUPT_WINDOW,
-            VirtualInterrupt::Deliver(vector) if vector.0 >> 4 <= self.tpr >> 4 => {
+            VirtualInterrupt::Deliver(vector) if vector.0 >> 4 <= tpr >> 4 => {
                 threshold = vector.0 >> 4;
             }
             VirtualInterrupt::Deliver(vector) if self.interrupt_possible(registers) => {
@@ -760,9 +753,7 @@ impl VmxCpu {
         }
         self.set_primary(primary);
         // Without a shadow page, each write of CR8 exits.
-        if self.virtual_apic.word(TPR) != self.tpr.into() {
-            self.virtual_apic.set_word(TPR, self.tpr.into());
-        }
+        self.virtual_apic.set_word(TPR, tpr.into());
         if threshold != self.threshold && primary.contains(Primary::TPR_SHADOW) {
             self.threshold = threshold;
             // SAFETY: not above the priority in the page, as the condition above says.
@@ -770,16 +761,11 @@ impl VmxCpu {
         }
     }
 
-    /// The vector that the last entry delivered, once.
+    /// The vector that the last entry delivered, once, and the task priority.
     #[inline]
-    pub fn take_delivered(&mut self) -> Option<Vector> {
-        self.delivered.take()
-    }
-
-    /// Task priority as the guest left it in CR8.
-    #[inline]
-    pub fn task_priority(&self) -> u8 {
-        self.virtual_apic.word(TPR) as u8 & 0xf0
+    pub fn take_delivered(&mut self) -> (Option<Vector>, u8) {
+        let tpr = self.virtual_apic.word(TPR) as u8 & 0xf0;
+        (self.delivered.take(), tpr)
     }
 
     /// Instruction bytes that hardware fetched for a nested fault: it does not.
@@ -813,8 +799,14 @@ impl VmxCpu {
     }
 
     /// Runs the guest until the next exit. The VMCS is loaded.
-    pub fn enter(&mut self, registers: &mut Registers, _slot: usize) -> Exit {
-        self.offer_interrupt(registers);
+    pub fn enter(
+        &mut self,
+        registers: &mut Registers,
+        _slot: usize,
+        interrupt: VirtualInterrupt,
+        tpr: u8,
+    ) -> Exit {
+        self.offer_interrupt(registers, interrupt, tpr);
         if self.flush {
             self.flush = false;
             self.drop_translations();
@@ -830,9 +822,7 @@ impl VmxCpu {
                     instruction::write(Field::EntryInstructionLength, self.length.into());
                 }
             }
-            if registers.rip != self.rip {
-                instruction::write(Field::GuestRip, registers.rip);
-            }
+            instruction::write(Field::GuestRip, registers.rip);
             if registers.gpr[gpr::RSP] != self.rsp {
                 instruction::write(Field::GuestRsp, registers.gpr[gpr::RSP]);
             }
@@ -840,39 +830,35 @@ impl VmxCpu {
                 instruction::write(Field::GuestRflags, registers.rflags);
             }
         }
-        if cpu::read_cr2() != self.cr2 {
-            cpu::write_cr2(self.cr2);
-        }
         // SAFETY: the VMCS is complete and the current one; its host part was written here.
         let result = unsafe { entry::vmx_enter(registers, self.launched, &mut self.host_rsp) };
-        self.cr2 = cpu::read_cr2();
         if result != entry::LEFT {
             return self.entry_refused(result);
         }
         self.reason = read(Field::ExitReason) as u32;
-        self.refused = None;
         if self.reason & exit::ENTRY_FAILED != 0 {
             self.delivered = None;
-            (self.rip, self.rsp, self.rflags) = (UNKNOWN, UNKNOWN, UNKNOWN);
+            (self.rsp, self.rflags) = (UNKNOWN, UNKNOWN);
             return Exit::InvalidState;
         }
         self.launched = true;
-        self.rip = read(Field::GuestRip);
         self.rsp = read(Field::GuestRsp);
         self.rflags = read(Field::GuestRflags);
-        registers.rip = self.rip;
+        registers.rip = read(Field::GuestRip);
         registers.gpr[gpr::RSP] = self.rsp;
         registers.rflags = self.rflags;
         self.interruptibility = read(Field::GuestInterruptibility) as u32;
-        self.collect_event();
+        self.event = 0;
         self.decode()
     }
 
     #[cold]
     fn entry_refused(&mut self, result: u32) -> Exit {
-        let has_error = result == 2;
-        let error = has_error.then(|| read(Field::InstructionError) as u32);
-        self.refused = Some(error.unwrap_or(0));
+        self.reason = Self::NOT_ENTERED;
+        self.entry_error = match result {
+            entry::HAS_ERROR => read(Field::InstructionError) as u32,
+            _ => 0,
+        };
         self.delivered = None;
         Exit::InvalidState
     }
@@ -890,17 +876,16 @@ impl VmxCpu {
     }
 
     /// An event whose delivery was cut off by the exit is delivered again at the next entry;
-    /// software interrupts are raised anew by their instruction.
+    /// software interrupts are raised anew by their instruction. Instructions that exit do so
+    /// outside of any delivery, so only other exits look here.
     #[inline]
     fn collect_event(&mut self) {
-        self.event = 0;
         let cut_off = read(Field::IdtVectoringInfo) as u32;
         if cut_off & exit::EVENT_VALID != 0 {
             self.keep_event(cut_off);
         }
     }
 
-    #[cold]
     fn keep_event(&mut self, cut_off: u32) {
         match cut_off & event::KIND {
             event::EXTERNAL | event::HARDWARE_EXCEPTION => {}
@@ -950,13 +935,17 @@ impl VmxCpu {
             | reason::TPAUSE => Exit::Refused,
             reason::TRIPLE_FAULT => Exit::Shutdown,
             reason::INIT | reason::SIPI => Exit::Interrupt,
-            _ => Exit::Unknown,
+            _ => {
+                self.collect_event();
+                Exit::Unknown
+            }
         }
     }
 
     /// An exception that is intercepted, or an NMI of the host.
     #[cold]
     fn exception(&mut self) -> Exit {
+        self.collect_event();
         let info = read(Field::ExitInterruptionInfo) as u32;
         if info & event::KIND == event::NMI {
             instruction::deliver_nmi();
@@ -973,7 +962,9 @@ impl VmxCpu {
         Exit::Exception(vector)
     }
 
+    #[inline]
     fn ept_violation(&mut self) -> Exit {
+        self.collect_event();
         let qualification = read(Field::ExitQualification);
         self.block_nmis_again(qualification & 1 << 12 != 0);
         Exit::NestedFault
@@ -989,11 +980,8 @@ impl VmxCpu {
     /// The access behind [`Exit::Io`].
     #[inline]
     pub fn port_access(&self) -> IoExit {
-        let q = read(Field::ExitQualification) as u32;
-        let size = (q & 7) + 1;
-        let bits = q & 0xffff_0000 | size << 4 | (q >> 4 & 1) << 2 | q >> 3 & 1;
-        let length = read(Field::ExitInstructionLength);
-        IoExit::new(bits, self.rip.wrapping_add(length))
+        let next = read(Field::GuestRip).wrapping_add(read(Field::ExitInstructionLength));
+        IoExit::new(read(Field::ExitQualification) as u32, next)
     }
 
     /// The access behind [`Exit::NestedFault`].
@@ -1011,7 +999,8 @@ impl VmxCpu {
 
     /// Shows the vendor's part of a state dump.
     pub fn dump(&self, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
-        if let Some(error) = self.refused {
+        if self.reason == Self::NOT_ENTERED {
+            let error = self.entry_error;
             writeln!(
                 out,
                 "VM entry failed with error {error}: {}\r",
