@@ -10,7 +10,7 @@ use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{self, SetArg, Termios};
 
-use crate::qemu::Vm;
+use crate::machine::Vm;
 
 const CTRL_A: u8 = 1;
 const LOOK_AROUND_MS: u16 = 200;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::grub::BootSet;
 use crate::image::{self, Image};
 use crate::layout::{Layout, display};
-use crate::{kernel, rootfs, stock};
+use crate::{bochs, kernel, rootfs, stock};
 
 /// Parts that can be built by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,6 +29,8 @@ pub enum Part {
     Bench,
     /// The disk with a stock Debian kernel.
     Stock,
+    /// The emulator of Intel processors.
+    Bochs,
 }
 
 /// Options of `cargo xtask build`.
@@ -65,6 +67,7 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
             Part::Micro => vec![image::micro_guest(layout)?.flat],
             Part::Bench => vec![image::bench_init(layout)?],
             Part::Stock => vec![stock::disk(layout)?],
+            Part::Bochs => vec![bochs::build::build(layout)?],
         };
         for path in paths {
             println!("{}", display(&path));

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ pub struct Found {
 
 /// A serial line.
 pub struct Console {
-    writer: UnixStream,
+    writer: File,
     shared: Arc<Shared>,
     position: usize,
 }
@@ -72,11 +72,12 @@ const CHUNK: usize = 16;
 const CHUNK_PAUSE: Duration = Duration::from_millis(4);
 
 impl Console {
-    /// Starts to read `stream`, copying everything to `log`.
+    /// Starts to read `stream`, a socket, copying everything to `log`.
     ///
     /// # Errors
     /// The stream cannot be duplicated.
-    pub fn new(stream: UnixStream, mut log: Option<File>) -> std::io::Result<Self> {
+    pub fn new(stream: impl Into<OwnedFd>, mut log: Option<File>) -> std::io::Result<Self> {
+        let stream = File::from(stream.into());
         let shared = Arc::new(Shared::default());
         let mut reader = stream.try_clone()?;
         let theirs = Arc::clone(&shared);
@@ -208,7 +209,7 @@ impl Console {
     ///
     /// # Errors
     /// The stream cannot be duplicated.
-    pub fn writer(&self) -> std::io::Result<UnixStream> {
+    pub fn writer(&self) -> std::io::Result<File> {
         self.writer.try_clone()
     }
 }
@@ -250,6 +251,7 @@ fn last_lines(bytes: &[u8], count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
     const SHORT: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_secs(5);

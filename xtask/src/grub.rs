@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::layout::Layout;
-use crate::progress::Step;
+use crate::progress::{Step, output_of};
 use crate::rootfs::{fresh_directory, write};
 use crate::stamp::{Inputs, digest_bytes};
 
@@ -27,6 +27,17 @@ pub struct BootSet {
     pub initrd: PathBuf,
 }
 
+impl BootSet {
+    /// The files and their names in an image.
+    fn files(&self) -> [(&Path, &'static str); 3] {
+        [
+            (&self.hypervisor, "acrn.bin"),
+            (&self.kernel, "bzImage"),
+            (&self.initrd, "initrd.cpio"),
+        ]
+    }
+}
+
 /// Module tag of the Service VM's kernel, the first word of a module's string.
 pub const KERNEL_TAG: &str = "Linux_bzImage";
 /// Module tag of the Service VM's RAM disk.
@@ -37,7 +48,7 @@ pub const RAMDISK_TAG: &str = "Linux_ramdisk";
 /// # Errors
 /// A file is missing, or grub-mkrescue fails.
 pub fn image(layout: &Layout, set: &BootSet) -> Result<PathBuf> {
-    let config = configuration(set);
+    let config = configuration(set, true);
     let name = format!(
         "boot-{:08x}.iso",
         digest_bytes(config.as_bytes()) & 0xffff_ffff
@@ -57,11 +68,7 @@ pub fn image(layout: &Layout, set: &BootSet) -> Result<PathBuf> {
     let step = Step::begin("GRUB image");
     let stage = fresh_directory(&layout.images().join("iso"))?;
     write(&stage.join("boot/grub/grub.cfg"), config.as_bytes())?;
-    for (from, to) in [
-        (&set.hypervisor, "acrn.bin"),
-        (&set.kernel, "bzImage"),
-        (&set.initrd, "initrd.cpio"),
-    ] {
+    for (from, to) in set.files() {
         fs::copy(from, stage.join("boot").join(to))
             .with_context(|| format!("cannot read {}", from.display()))?;
     }
@@ -77,19 +84,64 @@ pub fn image(layout: &Layout, set: &BootSet) -> Result<PathBuf> {
     Ok(output)
 }
 
-fn configuration(set: &BootSet) -> String {
+/// Modules of GRUB that [`bios_image`] needs.
+const BIOS_MODULES: &str = "multiboot2 linux normal iso9660 serial terminal biosdisk";
+
+/// Makes a small image for BIOS alone, `boot.iso` in a machine's directory. Without the hypervisor
+/// it boots the kernel.
+///
+/// # Errors
+/// A file is missing, or grub-mkrescue fails.
+pub(crate) fn bios_image(set: &BootSet, hypervisor: bool, directory: &Path) -> Result<()> {
+    let stage = directory.join("iso");
+    let boot = stage.join("boot");
+    write(
+        &boot.join("grub/grub.cfg"),
+        configuration(set, hypervisor).as_bytes(),
+    )?;
+    for (from, to) in set.files() {
+        if !from.as_os_str().is_empty() {
+            fs::copy(from, boot.join(to))
+                .with_context(|| format!("cannot read {}", from.display()))?;
+        }
+    }
+    let mut mkrescue = Command::new("grub-mkrescue");
+    mkrescue
+        .arg("--directory=/usr/lib/grub/i386-pc")
+        .arg(format!("--install-modules={BIOS_MODULES}"))
+        .args(["--fonts=", "--themes=", "--locales=", "-o"])
+        .arg(directory.join("boot.iso"))
+        .arg(&stage);
+    output_of(&mut mkrescue)?;
+    fs::remove_dir_all(stage)?;
+    Ok(())
+}
+
+fn configuration(set: &BootSet, hypervisor: bool) -> String {
+    let args = &set.kernel_args;
+    let mut commands = if hypervisor {
+        format!(
+            "multiboot2 /boot/acrn.bin {}\n\
+             module2 /boot/bzImage {KERNEL_TAG} {args}\n",
+            set.hypervisor_args
+        )
+    } else {
+        format!("linux /boot/bzImage {args}\n")
+    };
+    match (set.initrd.as_os_str().is_empty(), hypervisor) {
+        (true, _) => {}
+        (false, true) => commands += &format!("module2 /boot/initrd.cpio {RAMDISK_TAG}\n"),
+        (false, false) => commands += "initrd /boot/initrd.cpio\n",
+    }
     format!(
         "serial --unit=0 --speed=115200\n\
          terminal_input serial\n\
          terminal_output serial\n\
          set timeout=0\n\
          menuentry 'ACRN hypervisor' {{\n\
-         \x20 multiboot2 /boot/acrn.bin {}\n\
-         \x20 module2 /boot/bzImage {KERNEL_TAG} {}\n\
-         \x20 module2 /boot/initrd.cpio {RAMDISK_TAG}\n\
-         \x20 boot\n\
+         {commands}\
+         boot\n\
          }}\n",
-        set.hypervisor_args, set.kernel_args
     )
 }
 
@@ -108,15 +160,20 @@ mod tests {
 
     #[test]
     fn modules_carry_their_tags_before_the_command_line() {
-        let config = configuration(&BootSet {
+        let mut set = BootSet {
             hypervisor: "h".into(),
             hypervisor_args: "loglevel=4".into(),
             kernel: "k".into(),
             kernel_args: "console=ttyS0".into(),
             initrd: "i".into(),
-        });
+        };
+        let config = configuration(&set, true);
         assert!(config.contains("multiboot2 /boot/acrn.bin loglevel=4\n"));
         assert!(config.contains("module2 /boot/bzImage Linux_bzImage console=ttyS0\n"));
         assert!(config.contains("module2 /boot/initrd.cpio Linux_ramdisk\n"));
+        let config = configuration(&set, false);
+        assert!(config.contains("linux /boot/bzImage console=ttyS0\ninitrd /boot/initrd.cpio\n"));
+        set.initrd = PathBuf::new();
+        assert!(!configuration(&set, true).contains("initrd"));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The flow of a demo is also the order of the modules. [`setup`] installs Debian
 //! packages; [`kernel`], [`image`], [`rootfs`] and [`grub`] make files under `target/`,
-//! each reusing what its inputs have not outdated ([`stamp`]); [`qemu`] turns a
-//! description of a machine into a running emulator whose serial line is a
+//! each reusing what its inputs have not outdated ([`stamp`]); [`machine`] turns a
+//! description into a running emulator, [`qemu`] or [`bochs`], whose serial line is a
 //! [`console::Console`]; [`session`] knows the prompts and keys of the three consoles
 //! behind that line; [`demo`] and [`system`] are scripts on top of it. [`bench`] runs
 //! emulators of its own kind, which count instructions.
@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod bochs;
 pub mod bridge;
 pub mod build;
 pub mod console;
@@ -25,6 +26,7 @@ pub mod grub;
 pub mod image;
 pub mod kernel;
 pub mod layout;
+pub mod machine;
 pub mod progress;
 pub mod qemu;
 pub mod rootfs;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::console::{ConsoleError, Found};
-use crate::qemu::Vm;
+use crate::machine::Vm;
 
 /// Prompt of the hypervisor's shell.
 pub const HYPERVISOR_PROMPT: &str = "ACRN:\\>";
@@ -302,7 +302,7 @@ impl Session {
         let closed = matches!(error, ConsoleError::Closed { .. });
         let error = anyhow::Error::new(error);
         if closed && !messages.is_empty() {
-            return error.context(format!("QEMU said:\n{messages}"));
+            return error.context(format!("{} said:\n{messages}", self.vm.emulator().name()));
         }
         error
     }

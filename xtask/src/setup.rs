@@ -54,6 +54,11 @@ pub const PACKAGES: &[Package] = &[
     package("e2fsprogs", "makes the ext4 disk images"),
     package("qemu-system-x86", "the emulated machine"),
     package("ovmf", "UEFI firmware of the emulated machine"),
+    package(
+        "bochsbios",
+        "firmware of the other emulator, Bochs, which is built from its source",
+    ),
+    package("vgabios", "firmware of its graphics adapter"),
     package("grub-pc-bin", "boot loader for BIOS"),
     package("grub-efi-amd64-bin", "boot loader for UEFI"),
     package("grub-common", "makes the bootable image"),

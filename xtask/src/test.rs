@@ -5,10 +5,13 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
+use crate::bochs;
 use crate::layout::Layout;
+use crate::machine::Emulator;
 use crate::progress::elapsed;
-use crate::system::{self, Tally};
+use crate::system::{self, Selection, Tally, table};
 use crate::{build::Artefacts, setup};
 
 /// Options of `cargo xtask test`.
@@ -17,6 +20,9 @@ pub struct Options {
     /// List the system tests and what each would catch, and run nothing.
     #[arg(long)]
     list: bool,
+    /// Run only the system tests on this emulator (and no host tests unless `all`).
+    #[arg(long, value_enum, default_value = "all", conflicts_with = "host_only")]
+    emulator: Where,
     /// Run only system tests whose name contains this (and no host tests).
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
@@ -26,9 +32,34 @@ pub struct Options {
     /// Run the Service VM's cases without the hypervisor: what fails then is not its fault.
     #[arg(long, requires = "filter")]
     bare: bool,
+    /// Note the results in the book's table of what runs where.
+    #[arg(long, conflicts_with_all = ["host_only", "bare"])]
+    write_table: bool,
     /// Install missing Debian packages without asking.
     #[arg(long, short = 'y')]
     yes: bool,
+}
+
+/// Emulators to run system tests on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Where {
+    /// QEMU: AMD SVM.
+    Qemu,
+    /// Bochs: Intel VMX.
+    Bochs,
+    /// Both, one after the other.
+    #[default]
+    All,
+}
+
+impl Where {
+    fn emulators(self) -> &'static [Emulator] {
+        match self {
+            Self::Qemu => &[Emulator::Qemu],
+            Self::Bochs => &[Emulator::Bochs],
+            Self::All => &[Emulator::Qemu, Emulator::Bochs],
+        }
+    }
 }
 
 /// Runs the host tests, then the system tests, and closes with one line of totals.
@@ -36,13 +67,17 @@ pub struct Options {
 /// # Errors
 /// A build failed; a failing test is a count and the exit code.
 pub fn run(layout: &Layout, options: &Options) -> Result<ExitCode> {
+    let selection = Selection {
+        emulators: options.emulator.emulators(),
+        filter: options.filter.as_deref(),
+    };
     if options.list {
-        system::list();
+        system::list(&selection);
         return Ok(ExitCode::SUCCESS);
     }
     let start = Instant::now();
     let mut tally = Tally::default();
-    if options.filter.is_none() {
+    if options.filter.is_none() && options.emulator == Where::All {
         tally = host_tests(layout)?;
     }
     if options.host_only {
@@ -55,12 +90,14 @@ pub fn run(layout: &Layout, options: &Options) -> Result<ExitCode> {
         } else {
             Artefacts::build(layout)?
         };
-        tally.add(&system::run(
-            layout,
-            &artefacts,
-            options.filter.as_deref(),
-            bare,
-        )?);
+        if selection.needs(Emulator::Bochs) {
+            bochs::build::build(layout)?;
+        }
+        let report = system::run(layout, &artefacts, &selection, bare)?;
+        tally.add(&report.tally);
+        if options.write_table {
+            table::write(layout, &report)?;
+        }
     }
     println!("\nfinished in {}", elapsed(start.elapsed()));
     println!("{tally}");

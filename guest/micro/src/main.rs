@@ -54,7 +54,6 @@ pub extern "C" fn guest_main(zero_page: u64) -> ! {
             }
         }
     }
-    print!("micro-guest: end\n");
     report::exit(good)
 }
 

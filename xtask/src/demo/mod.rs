@@ -12,9 +12,9 @@ use clap::ValueEnum;
 use crate::build::Artefacts;
 use crate::elf::multiboot1_load_address;
 use crate::layout::{Layout, display};
-use crate::qemu::{Boot, Disk, DiskBus, Machine, NetModel};
+use crate::machine::{Boot, Disk, DiskBus, Emulator, Machine, NetModel};
 use crate::session::{ESCAPE_KEYS, Session};
-use crate::{bridge, grub, setup, stock};
+use crate::{bochs, bridge, grub, setup, stock};
 
 pub use script::{guest_session, process, runs, to_user_vm, wait_for_user_end};
 pub use stages::Stages;
@@ -22,7 +22,8 @@ pub use stages::Stages;
 /// What the machine's firmware is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Firmware {
-    /// None to speak of: QEMU loads the hypervisor (multiboot1), which is the fastest.
+    /// None to speak of: QEMU loads the hypervisor (multiboot1), which is the fastest. Bochs
+    /// has a BIOS and GRUB all the same.
     Direct,
     /// SeaBIOS and GRUB (multiboot2).
     Bios,
@@ -33,6 +34,9 @@ pub enum Firmware {
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Options {
+    /// What emulates the machine: QEMU an AMD one, Bochs an Intel one.
+    #[arg(long, value_enum, default_value = "qemu")]
+    pub emulator: Emulator,
     /// CPUs of the machine.
     #[arg(long, visible_alias = "smp", default_value_t = 2,
           value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -43,12 +47,12 @@ pub struct Options {
     /// How the machine boots.
     #[arg(long, value_enum, default_value = "direct")]
     pub firmware: Firmware,
-    /// Controller of the Service VM's disk.
-    #[arg(long, value_enum, default_value = "virtio")]
-    pub disk: DiskBus,
-    /// Network adapter of the Service VM.
-    #[arg(long, value_enum, default_value = "virtio")]
-    pub net: NetModel,
+    /// Controller of the Service VM's disk [default: virtio, in Bochs piix].
+    #[arg(long, value_enum)]
+    pub disk: Option<DiskBus>,
+    /// Network adapter of the Service VM [default: virtio, in Bochs e1000].
+    #[arg(long, value_enum)]
+    pub net: Option<NetModel>,
     /// Run a scripted session instead of handing over the terminal.
     #[arg(long)]
     pub headless: bool,
@@ -94,6 +98,9 @@ pub struct Options {
 /// A build or a stage that failed.
 pub fn run(layout: &Layout, options: &Options) -> Result<ExitCode> {
     setup::run(&setup::Options { yes: options.yes })?;
+    if options.emulator == Emulator::Bochs {
+        bochs::build::build(layout)?;
+    }
     let artefacts = if options.bare {
         Artefacts::bare(layout)?
     } else {
@@ -137,13 +144,20 @@ pub fn run(layout: &Layout, options: &Options) -> Result<ExitCode> {
 /// `tsc=reliable`: the emulated processor does not say that its TSC is invariant, and the kernel
 /// would read the HPET instead.
 const SERVICE_VM_ARGS: &str = "console=ttyS0 no_timer_check tsc=reliable";
+/// In Bochs time jumps while all CPUs are halted, and not while they wait by MWAIT.
+const SERVICE_VM_ARGS_IN_BOCHS: &str = "idle=halt";
 
 /// The machine that the options describe.
 ///
 /// # Errors
 /// The boot image or the stock kernel cannot be made.
 pub fn machine(layout: &Layout, options: &Options, artefacts: &Artefacts) -> Result<Machine> {
-    let kernel_args = format!("{SERVICE_VM_ARGS} {}", options.kernel_args);
+    let (further, disk_bus, net) = match options.emulator {
+        Emulator::Qemu => ("", DiskBus::Virtio, NetModel::Virtio),
+        Emulator::Bochs => (SERVICE_VM_ARGS_IN_BOCHS, DiskBus::Piix, NetModel::E1000),
+    };
+    let words = [SERVICE_VM_ARGS, further, options.kernel_args.trim()];
+    let kernel_args = words.join(" ");
     let set = artefacts.boot_set(options.hypervisor_args.trim(), kernel_args.trim());
     let boot = match options.firmware {
         _ if options.bare => Boot::Bare(set),
@@ -153,14 +167,17 @@ pub fn machine(layout: &Layout, options: &Options, artefacts: &Artefacts) -> Res
             uefi: firmware == Firmware::Uefi,
         },
     };
-    let mut machine = Machine::new(boot);
+    let mut machine = Machine::on(options.emulator, boot);
+    if options.bare && options.emulator == Emulator::Bochs {
+        bochs::CPU_MODEL_WITHOUT_HYPERVISOR.clone_into(&mut machine.cpu_model);
+    }
     machine.cpus = options.cpus;
     machine.memory_mib = options.memory;
-    machine.net = Some(options.net);
+    machine.net = Some(options.net.unwrap_or(net));
     machine.gdb = options.gdb;
     let disk = |image| Disk {
         image,
-        bus: options.disk,
+        bus: options.disk.unwrap_or(disk_bus),
         persistent: options.persist,
     };
     machine.disks.push(disk(artefacts.data_disk.clone()));
@@ -174,11 +191,12 @@ impl Default for Options {
     /// What `cargo xtask demo` without options means.
     fn default() -> Self {
         Self {
+            emulator: Emulator::Qemu,
             cpus: 2,
             memory: 2048,
             firmware: Firmware::Direct,
-            disk: DiskBus::Virtio,
-            net: NetModel::Virtio,
+            disk: None,
+            net: None,
             headless: false,
             gdb: false,
             persist: false,

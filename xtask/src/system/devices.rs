@@ -8,7 +8,7 @@ use super::support::{
 };
 use super::{Context, Outcome};
 use crate::demo::Options;
-use crate::qemu::{Disk, DiskBus, NetModel};
+use crate::machine::{Disk, DiskBus, NetModel};
 
 const DISK_BYTES: usize = 16 << 20;
 const NET_BYTES: usize = 8 << 20;
@@ -25,6 +25,10 @@ pub(super) fn disk_nvme(context: &Context) -> Result<Outcome> {
     disk(context, DiskBus::Nvme, "nvme1n1", "")
 }
 
+pub(super) fn disk_piix(context: &Context) -> Result<Outcome> {
+    disk(context, DiskBus::Piix, "sdb", "")
+}
+
 /// The kernel without MSI falls back to the wired interrupt.
 pub(super) fn disk_intx(context: &Context) -> Result<Outcome> {
     disk(context, DiskBus::Virtio, "vdb", "pci=nomsi")
@@ -34,7 +38,7 @@ fn disk(context: &Context, bus: DiskBus, device: &str, kernel_args: &str) -> Res
     let image = noise_file(context, DISK_BYTES)?;
     let expected = md5_of(&image)?;
     let options = Options {
-        disk: bus,
+        disk: Some(bus),
         kernel_args: kernel_args.to_owned(),
         ..Options::default()
     };
@@ -80,7 +84,7 @@ fn net(context: &Context, model: NetModel) -> Result<Outcome> {
     let machine = machine(
         context,
         &Options {
-            net: model,
+            net: Some(model),
             ..Options::default()
         },
     )?;
@@ -106,5 +110,34 @@ fn net(context: &Context, model: NetModel) -> Result<Outcome> {
         "the host did not receive what the guest sent"
     );
     session.power_off(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
+
+/// Bochs plays a network of its own: a host that gives addresses, answers ping and has files.
+pub(super) fn net_e1000(context: &Context) -> Result<Outcome> {
+    for cpus in [1, 2] {
+        let options = Options {
+            cpus,
+            ..Options::default()
+        };
+        let mut machine = machine(context, &options)?;
+        machine.net = Some(NetModel::E1000);
+        let mut session = service_vm(context, &machine, &format!("net-{cpus}"))?;
+        let online = session.check("nproc", COMMAND)?;
+        ensure!(online == cpus.to_string(), "{online} of {cpus} CPUs");
+        let address = session.check("ip -4 -o addr show dev eth0", COMMAND)?;
+        ensure!(
+            address.contains("192.168.10.15"),
+            "eth0 has no address by DHCP: {address}"
+        );
+        session.check("ping -c 3 192.168.10.1", COMMAND)?;
+        // The emulator's host serves the machine's directory.
+        session.check(
+            "cd /tmp && tftp -g -r bochsrc 192.168.10.1 && grep -q model= bochsrc; \
+             status=$?; cd; (exit $status)",
+            COMMAND,
+        )?;
+        session.power_off(POWER_OFF)?;
+    }
     Ok(Outcome::Passed)
 }

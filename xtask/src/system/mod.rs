@@ -6,6 +6,7 @@ mod devices;
 mod micro;
 mod shell;
 mod support;
+pub mod table;
 mod user;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result};
 
 use crate::build::Artefacts;
 use crate::layout::{Layout, display};
+use crate::machine::Emulator;
 use crate::progress::elapsed;
 
 /// What a case gets.
@@ -26,6 +28,8 @@ pub struct Context<'a> {
     pub artefacts: &'a Artefacts,
     /// Name of the running case.
     pub name: &'static str,
+    /// What emulates its machines.
+    pub emulator: Emulator,
     /// Whether machines boot without the hypervisor.
     pub bare: bool,
 }
@@ -34,10 +38,11 @@ impl Context<'_> {
     /// Where this case keeps the console log of one of its machines.
     #[must_use]
     pub fn log(&self, machine: &str) -> PathBuf {
-        self.layout
-            .logs()
-            .join("system")
-            .join(format!("{}-{machine}.log", self.name))
+        self.layout.logs().join("system").join(format!(
+            "{}-{}-{machine}.log",
+            self.emulator.name(),
+            self.name
+        ))
     }
 }
 
@@ -54,6 +59,8 @@ pub enum Outcome {
 pub struct Case {
     /// Name, unique.
     pub name: &'static str,
+    /// Where it runs.
+    pub on: Emulators,
     /// What it would catch.
     pub catches: &'static str,
     /// The test.
@@ -64,145 +71,191 @@ pub struct Case {
 pub const CASES: &[Case] = &[
     Case {
         name: "demo_headless",
+        on: QEMU,
         catches: "anything that breaks the newcomer's first command, from boot to power-off",
         run: boot::demo_headless,
     },
     Case {
         name: "boot_grub_bios",
+        on: QEMU,
         catches: "multiboot2 entry, relocation and the memory map of a BIOS",
         run: boot::grub_bios,
     },
     Case {
         name: "boot_grub_uefi",
+        on: QEMU,
         catches: "multiboot2 entry with UEFI's memory map and ACPI tables",
         run: boot::grub_uefi,
     },
     Case {
         name: "smp_1_to_8",
+        on: QEMU,
         catches: "CPU start-up and routing of interrupts with 1, 2, 4 and 8 CPUs",
         run: boot::smp_1_to_8,
     },
     Case {
         name: "micro_instructions",
+        on: BOTH,
         catches: "CPUID, MSR, port and XCR0 policy; instructions that guests must not have",
         run: micro::instructions,
     },
     Case {
         name: "micro_virtualization",
+        on: BOTH,
         catches: "virtualization that a guest can see or use: instructions, MSRs, control bits",
         run: micro::virtualization,
     },
     Case {
         name: "micro_timers",
+        on: BOTH,
         catches: "local APIC timer in each mode, with and without x2APIC, and TSC_ADJUST",
         run: micro::timers,
     },
     Case {
         name: "micro_interrupts",
+        on: BOTH,
         catches: "IPIs, NMI, task priority, HLT, events cut off in their delivery, lines, the 8259 pair",
         run: micro::interrupts,
     },
     Case {
         name: "micro_smp",
+        on: BOTH,
         catches: "INIT and start-up IPIs, IPIs between CPUs, on 1, 2 and 4 CPUs",
         run: micro::processors,
     },
     Case {
         name: "micro_cpu_models",
+        on: BOTH,
         catches: "reliance on abilities of CPUs that older ones do not have",
         run: micro::models,
     },
     Case {
         name: "micro_devices",
+        on: BOTH,
         catches: "emulation of uncommon instructions and of string I/O",
         run: micro::devices,
     },
     Case {
         name: "micro_isolation",
+        on: BOTH,
         catches: "a Service VM that reads or writes the hypervisor's memory",
         run: micro::isolation,
     },
     Case {
         name: "micro_hypercalls",
+        on: BOTH,
         catches: "hypercalls with hostile numbers and arguments, and from ring 3",
         run: micro::hypercalls,
     },
     Case {
         name: "micro_chaos",
+        on: BOTH,
         catches: "accesses of any kind in any order, and a storm of start-up IPIs",
         run: micro::chaos,
     },
     Case {
         name: "micro_user_vms",
+        on: BOTH,
         catches: "life of User VMs by hypercalls; memory that must not be lent",
         run: micro::user_vms,
     },
     Case {
         name: "micro_vm_cycles",
+        on: BOTH,
         catches: "pages and table frames lost over 1000 User VMs",
         run: micro::cycles,
     },
     Case {
         name: "micro_device_memory",
+        on: BOTH,
         catches: "a Service VM that takes all table frames by touching many addresses",
         run: micro::device_memory,
     },
     Case {
         name: "micro_fatal",
+        on: BOTH,
         catches: "a Service VM that cannot go on and takes the hypervisor with it",
         run: micro::fatal,
     },
     Case {
         name: "shell",
+        on: QEMU,
         catches: "commands of the hypervisor's shell",
         run: shell::commands,
     },
     Case {
         name: "shell_guests",
+        on: QEMU,
         catches: "commands about User VMs in each state, and what their Device Model is asked",
         run: shell::guests,
     },
     Case {
         name: "shell_reboot",
+        on: QEMU,
         catches: "a `reboot` that does not reset the machine",
         run: shell::reboot,
     },
     Case {
         name: "shell_pci_card",
+        on: QEMU,
         catches: "a console that has no interrupt and is at unusual ports",
         run: shell::pci_card,
     },
     Case {
         name: "service_vm_disk_virtio",
+        on: QEMU,
         catches: "pass-through of a virtio-blk disk: MSI-X, DMA addresses",
         run: devices::disk_virtio,
     },
     Case {
         name: "service_vm_disk_ahci",
+        on: QEMU,
         catches: "pass-through of an AHCI disk: MSI, DMA addresses",
         run: devices::disk_ahci,
     },
     Case {
         name: "service_vm_disk_nvme",
+        on: QEMU,
         catches: "pass-through of an NVMe disk: MSI-X for each queue, DMA addresses",
         run: devices::disk_nvme,
     },
     Case {
         name: "service_vm_disk_intx",
+        on: QEMU,
         catches: "pass-through of a level-triggered interrupt through the I/O APIC",
         run: devices::disk_intx,
     },
     Case {
         name: "service_vm_net_virtio",
+        on: QEMU,
         catches: "pass-through of a virtio-net adapter, data in both directions",
         run: devices::net_virtio,
     },
     Case {
         name: "service_vm_net_e1000e",
+        on: QEMU,
         catches: "pass-through of an e1000e adapter, data in both directions",
         run: devices::net_e1000e,
     },
+    Case {
+        name: "service_vm_disk_piix",
+        on: BOCHS,
+        catches: "pass-through of an IDE disk: wired interrupts of the 8259's numbers, DMA addresses",
+        run: devices::disk_piix,
+    },
+    Case {
+        name: "service_vm_net_e1000",
+        on: BOCHS,
+        catches: "a Service VM with one CPU and with two; an e1000 adapter on a wired interrupt",
+        run: devices::net_e1000,
+    },
 ];
+
+/// Where a case runs.
+pub type Emulators = &'static [Emulator];
+const QEMU: Emulators = &[Emulator::Qemu];
+const BOCHS: Emulators = &[Emulator::Bochs];
+const BOTH: Emulators = &[Emulator::Qemu, Emulator::Bochs];
 
 /// Numbers of tests by result.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -234,51 +287,119 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Prints names and purposes.
-pub fn list() {
-    let alone = CASES.iter().map(|case| (case.name, case.catches));
-    let shared = user::CASES.iter().map(|case| (case.name, case.catches));
-    for (name, catches) in alone.chain(shared) {
-        println!("{name:<24} {catches}");
+/// Name, places and purpose of every case.
+pub fn all() -> impl Iterator<Item = (&'static str, Emulators, &'static str)> {
+    let alone = CASES.iter().map(|c| (c.name, c.on, c.catches));
+    alone.chain(user::CASES.iter().map(|c| (c.name, c.on, c.catches)))
+}
+
+/// Which cases are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection<'a> {
+    /// On these emulators.
+    pub emulators: &'a [Emulator],
+    /// With this in their name, which begins with the emulator's: `bochs/micro_smp`.
+    pub filter: Option<&'a str>,
+}
+
+impl Selection<'_> {
+    fn has(&self, emulator: Emulator, on: Emulators, name: &str) -> bool {
+        self.emulators.contains(&emulator)
+            && on.contains(&emulator)
+            && self
+                .filter
+                .is_none_or(|text| full_name(emulator, name).contains(text))
+    }
+
+    /// Whether some case runs on this emulator.
+    #[must_use]
+    pub fn needs(&self, emulator: Emulator) -> bool {
+        all().any(|(name, on, _)| self.has(emulator, on, name))
+    }
+
+    /// Number of cases, each counted on each emulator.
+    fn count(&self) -> usize {
+        let of = |emulator| all().filter(move |(name, on, _)| self.has(emulator, on, name));
+        BOTH.iter().map(|&emulator| of(emulator).count()).sum()
     }
 }
 
-/// Runs the cases whose names contain `filter`, one after the other.
+/// A case on an emulator.
+fn full_name(emulator: Emulator, name: &str) -> String {
+    format!("{}/{name}", emulator.name())
+}
+
+/// Prints names, places and purposes of the selected cases.
+pub fn list(selection: &Selection) {
+    for (name, on, catches) in all() {
+        let places: Vec<_> = on
+            .iter()
+            .filter(|&&emulator| selection.has(emulator, on, name))
+            .map(|emulator| emulator.name())
+            .collect();
+        if !places.is_empty() {
+            println!("{name:<24} {:<11} {catches}", places.join(" "));
+        }
+    }
+}
+
+/// Runs the selected cases, one after the other, first those on QEMU.
 ///
 /// # Errors
-/// No case has such a name.
+/// No case is selected.
 pub fn run(
     layout: &Layout,
     artefacts: &Artefacts,
-    filter: Option<&str>,
+    selection: &Selection,
     bare: bool,
-) -> Result<Tally> {
-    let wanted = |name: &str| filter.is_none_or(|text| name.contains(text));
-    let alone: Vec<&Case> = CASES.iter().filter(|case| wanted(case.name)).collect();
-    let shared: Vec<_> = user::CASES.iter().filter(|c| wanted(c.name)).collect();
-    if let (0, Some(text)) = (alone.len() + shared.len(), filter) {
-        anyhow::bail!("no system test has {text:?} in its name; --list shows them");
-    }
-    println!("\nsystem tests: {} cases", alone.len() + shared.len());
+) -> Result<Report> {
+    let count = selection.count();
+    anyhow::ensure!(
+        count > 0,
+        "no system test has {:?} in its name there; --list shows them",
+        selection.filter.unwrap_or_default()
+    );
+    println!("\nsystem tests: {count} cases");
     let mut report = Report::default();
-    let context = |name| Context {
-        layout,
-        artefacts,
-        name,
-        bare,
-    };
-    for case in alone {
-        report.run(case.name, &mut || (case.run)(&context(case.name)));
+    for &emulator in BOTH {
+        let context = |name| Context {
+            layout,
+            artefacts,
+            name,
+            emulator,
+            bare,
+        };
+        run_on(&context, selection, &mut report);
+    }
+    report.print(layout);
+    Ok(report)
+}
+
+/// Runs the cases on the emulator of the contexts.
+fn run_on<'a>(
+    context: &dyn Fn(&'static str) -> Context<'a>,
+    selection: &Selection,
+    report: &mut Report,
+) {
+    for case in CASES {
+        let context = context(case.name);
+        if selection.has(context.emulator, case.on, case.name) {
+            report.run(context.emulator, case.name, &mut || (case.run)(&context));
+        }
     }
     let mut machine: Option<user::Machine> = None;
-    for case in shared {
-        report.run(case.name, &mut || {
-            if bare {
+    for case in user::CASES {
+        let context = context(case.name);
+        if !selection.has(context.emulator, case.on, case.name) {
+            continue;
+        }
+        report.run(context.emulator, case.name, &mut || {
+            if context.bare {
                 return Ok(Outcome::Skipped("User VMs need the hypervisor".into()));
             }
             let mut ready = match machine.take() {
                 Some(machine) => machine,
-                None => user::Machine::boot(&context(case.name))?,
+                None => user::Machine::boot(&context)?,
             };
             (case.run)(&mut ready)
                 .with_context(|| format!("console log {}", display(ready.log())))?;
@@ -288,14 +409,14 @@ pub fn run(
     }
     if let Some(machine) = machine {
         let mut machine = Some(machine);
-        report.run("machine_ends", &mut || {
+        let emulator = context("").emulator;
+        report.run(emulator, "machine_ends", &mut || {
             if let Some(machine) = machine.take() {
                 machine.end()?;
             }
             Ok(Outcome::Passed)
         });
     }
-    Ok(report.finish(layout))
 }
 
 /// Cases that may be repeated in one run. QEMU's CPUs share a word of state without a lock (the
@@ -305,43 +426,60 @@ const REPETITIONS: usize = 2;
 
 /// What has been run so far.
 #[derive(Default)]
-struct Report {
-    tally: Tally,
+pub struct Report {
+    /// Numbers by result.
+    pub tally: Tally,
+    /// Each case with its result: whether it held, or nothing where it was skipped.
+    pub results: Vec<(&'static str, Emulator, Option<bool>)>,
     failures: Vec<String>,
     repeated: Vec<String>,
 }
 
 impl Report {
-    fn run(&mut self, name: &str, body: &mut dyn FnMut() -> Result<Outcome>) {
+    fn run(
+        &mut self,
+        emulator: Emulator,
+        case: &'static str,
+        body: &mut dyn FnMut() -> Result<Outcome>,
+    ) {
+        let name = full_name(emulator, case);
         let start = Instant::now();
         let mut result = body();
+        // A run in Bochs does not depend on the load of this computer.
         if let Err(error) = &result
+            && emulator == Emulator::Qemu
             && self.failures.is_empty()
             && self.repeated.len() < REPETITIONS
         {
-            println!("system {name:<24} failed, is repeated: {error:#}");
-            self.repeated.push(name.to_owned());
+            println!("system {name:<30} failed, is repeated: {error:#}");
+            self.repeated.push(name.clone());
             result = body();
         }
+        let held = match &result {
+            Ok(Outcome::Passed) => Some(true),
+            Ok(Outcome::Skipped(_)) => None,
+            Err(_) => Some(false),
+        };
+        self.results.push((case, emulator, held));
         let time = elapsed(start.elapsed());
         match result {
             Ok(Outcome::Passed) => {
                 self.tally.passed += 1;
-                println!("system {name:<24} ok ({time})");
+                println!("system {name:<30} ok ({time})");
             }
             Ok(Outcome::Skipped(reason)) => {
                 self.tally.skipped += 1;
-                println!("system {name:<24} skipped: {reason}");
+                println!("system {name:<30} skipped: {reason}");
             }
             Err(error) => {
                 self.tally.failed += 1;
-                println!("system {name:<24} FAILED ({time})");
+                println!("system {name:<30} FAILED ({time})");
                 self.failures.push(format!("{name}: {error:#}"));
             }
         }
     }
 
-    fn finish(self, layout: &Layout) -> Tally {
+    fn print(&self, layout: &Layout) {
         if !self.repeated.is_empty() {
             println!("\nrepeated once: {}", self.repeated.join(", "));
         }
@@ -350,11 +488,10 @@ impl Report {
                 "\nfailures, console logs in {}:",
                 display(&layout.logs().join("system"))
             );
-            for failure in self.failures {
+            for failure in &self.failures {
                 println!("\n{failure}");
             }
         }
-        self.tally
     }
 }
 
@@ -364,11 +501,10 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_every_case_says_what_it_catches() {
-        let alone = CASES.iter().map(|case| (case.name, case.catches));
-        let all = alone.chain(user::CASES.iter().map(|case| (case.name, case.catches)));
         let mut names = std::collections::BTreeSet::new();
-        for (name, catches) in all {
+        for (name, on, catches) in all() {
             assert!(names.insert(name), "{name} is there twice");
+            assert!(!on.is_empty(), "{name} runs nowhere");
             assert!(!catches.is_empty(), "{name}");
         }
     }
@@ -377,24 +513,34 @@ mod tests {
     fn a_case_is_repeated_once_and_only_a_few_cases_are() {
         let mut report = Report::default();
         let mut calls = 0;
-        report.run("unlucky", &mut || {
+        report.run(Emulator::Qemu, "unlucky", &mut || {
             calls += 1;
             anyhow::ensure!(calls > 1, "bad luck");
             Ok(Outcome::Passed)
         });
         assert_eq!((calls, report.tally.passed, report.tally.failed), (2, 1, 0));
         let mut calls = 0;
-        report.run("broken", &mut || {
+        report.run(Emulator::Qemu, "broken", &mut || {
             calls += 1;
             anyhow::bail!("broken")
         });
         assert_eq!((calls, report.tally.passed, report.tally.failed), (2, 1, 1));
         let mut calls = 0;
-        report.run("third", &mut || {
+        report.run(Emulator::Qemu, "third", &mut || {
             calls += 1;
             anyhow::bail!("broken")
         });
         assert_eq!((calls, report.tally.failed), (1, 2));
+    }
+
+    #[test]
+    fn a_selection_is_by_emulator_and_by_the_full_name() {
+        let select = |filter, emulators| Selection { emulators, filter };
+        let smp = select(Some("bochs/micro_smp"), BOTH);
+        assert!(smp.needs(Emulator::Bochs) && !smp.needs(Emulator::Qemu));
+        assert_eq!(smp.count(), 1);
+        assert_eq!(select(Some("micro_smp"), BOTH).count(), 2);
+        assert_eq!(select(Some("demo_headless"), BOCHS).count(), 0);
     }
 
     #[test]

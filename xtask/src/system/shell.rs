@@ -5,7 +5,7 @@ use anyhow::{Result, bail, ensure};
 use super::micro::{SOON, machine, start, without_hypervisor};
 use super::support::POWER_OFF;
 use super::{Context, Outcome};
-use crate::qemu::Boot;
+use crate::machine::Boot;
 use crate::session::{HYPERVISOR_PROMPT, Session};
 
 /// Commands of the shell, and what their answers have to contain.

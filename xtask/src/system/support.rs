@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::Context;
 use crate::demo::{self, Options};
+use crate::machine::Machine;
 use crate::progress::output_of;
-use crate::qemu::Machine;
 use crate::session::Session;
 
 pub(super) const BOOT: Duration = Duration::from_secs(180);
@@ -25,6 +25,7 @@ pub(super) const POWER_OFF: Duration = Duration::from_secs(60);
 pub(super) fn machine(context: &Context, options: &Options) -> Result<Machine> {
     let mut options = options.clone();
     options.bare |= context.bare;
+    options.emulator = context.emulator;
     demo::machine(context.layout, &options, context.artefacts)
 }
 

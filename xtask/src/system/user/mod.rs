@@ -12,15 +12,18 @@ mod memory;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::Context;
 use super::support::{self, BOOT, COMMAND, POWER_OFF};
+use super::{BOTH, Context, Emulators, QEMU};
 use crate::demo::{self, Options, Stages};
+use crate::machine::Emulator;
 use crate::session::Session;
 
 /// A system test on the shared machine.
 pub(super) struct Case {
     /// Name, unique among all.
     pub(super) name: &'static str,
+    /// Where it runs.
+    pub(super) on: Emulators,
     /// What it would catch.
     pub(super) catches: &'static str,
     /// The test.
@@ -31,96 +34,115 @@ pub(super) struct Case {
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "wrong_options",
+        on: QEMU,
         catches: "acrn-dm that does not say what is wrong, or leaves something behind",
         run: bad::wrong_options,
     },
     Case {
         name: "bad_files",
+        on: QEMU,
         catches: "kernels and disks that are missing, cut short, random or read-only",
         run: bad::files,
     },
     Case {
         name: "user_vm_two_cpus",
+        on: BOTH,
         catches: "start of a second vCPU, its timer, MSI-X of virtual devices",
         run: life::two_cpus,
     },
     Case {
         name: "user_vm_sandbox",
+        on: QEMU,
         catches: "threads of acrn-dm that keep privileges",
         run: memory::sandbox,
     },
     Case {
         name: "user_vm_network",
+        on: QEMU,
         catches: "64 MiB each way between Service VM and User VM; ping",
         run: life::network,
     },
     Case {
         name: "user_vm_pause_resume",
+        on: BOTH,
         catches: "pausing from acrn-dm's socket and from the hypervisor's shell",
         run: life::pause_resume,
     },
     Case {
         name: "user_vm_reset",
+        on: BOTH,
         catches: "reset from outside: a guest that does not start from the beginning",
         run: life::reset,
     },
     Case {
         name: "user_vm_reboot_inside",
+        on: QEMU,
         catches: "a guest's own reboot, with the same Device Model",
         run: life::reboot_inside,
     },
     Case {
         name: "user_vm_disk_persists",
+        on: BOTH,
         catches: "data that a power-off loses",
         run: life::disk_persists,
     },
     Case {
         name: "two_user_vms",
+        on: QEMU,
         catches: "two User VMs that disturb each other; the power button by SIGTERM",
         run: life::two_vms,
     },
     Case {
         name: "kill_dm_while_writing",
+        on: QEMU,
         catches: "memory lost by kill -9 of acrn-dm; a disk that does not recover",
         run: death::kill_while_writing,
     },
     Case {
         name: "user_vm_consoles",
+        on: QEMU,
         catches: "serial ports and consoles on TCP, sockets, pseudo-terminals, files; SIGINT",
         run: devices::consoles,
     },
     Case {
         name: "user_vm_disks",
+        on: QEMU,
         catches: "read-only disks, flushes that are lost or needless, queues, io_uring, discard",
         run: devices::disks,
     },
     Case {
         name: "user_vm_queues",
+        on: QEMU,
         catches: "a network adapter with several queues, offloads; entropy",
         run: devices::queues,
     },
     Case {
         name: "user_vm_memory_zeroed",
+        on: QEMU,
         catches: "data of a guest in memory that the Service VM gets back",
         run: memory::zeroed,
     },
     Case {
         name: "user_vm_ordinary_memory",
+        on: QEMU,
         catches: "a VM that needs huge pages where there are none",
         run: memory::ordinary,
     },
     Case {
         name: "user_vm_elf",
+        on: QEMU,
         catches: "static programs as guests, exit codes that they choose, the end by force",
         run: memory::elf,
     },
     Case {
         name: "disk_shrinks",
+        on: QEMU,
         catches: "a disk image that is cut short while the guest uses it",
         run: death::disk_shrinks,
     },
     Case {
         name: "debian_stock_guest",
+        on: QEMU,
         catches: "an unmodified Debian kernel, which knows nothing of ACRN",
         run: life::debian,
     },
@@ -140,7 +162,7 @@ impl Machine {
     /// The machine does not come so far.
     pub(super) fn boot(context: &Context) -> Result<Self> {
         let options = Options {
-            debian_guest: true,
+            debian_guest: context.emulator == Emulator::Qemu,
             ..Options::default()
         };
         let machine = support::machine(context, &options)?;
