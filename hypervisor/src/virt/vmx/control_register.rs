@@ -3,7 +3,8 @@
 //! Of CR0 the hypervisor keeps what VMX operation fixes, and the cache bits, which an exit would
 //! leave in force for the host; of CR4 all bits but those of features that guests may use.
 
-use super::{MACHINE, VmxCpu, instruction, read};
+use super::instruction::{self, read};
+use super::{MACHINE, VmxCpu};
 use crate::arch::cpu::{cr0, cr4, efer};
 use crate::virt::{NotAllowed, Registers};
 use acrn_abi::Gpa;
