@@ -263,11 +263,12 @@ impl<M: GuestPhysical> Walk<'_, M> {
         }
     }
 
-    /// PAE: four page-directory-pointer entries without rights, then two levels.
+    /// PAE: four page-directory-pointer entries without rights, then two levels. Bit 5 of the entries
+    /// is reserved, too, but QEMU sets it as if it were an accessed bit.
     fn pae(&self) -> Result<Translation, WalkError> {
         let at = Gpa((self.context.cr3 & 0xffff_ffe0) + (self.gva.0 >> 30 & 3) * 8);
         let entry = self.memory.read_u64(at).ok_or(WalkError::NoTable(at))?;
-        self.check_entry(entry, self.reserved_wide() | NO_EXECUTE | 0x1e6)?;
+        self.check_entry(entry, self.reserved_wide() | NO_EXECUTE | 0x1c6)?;
         self.wide(entry & ADDRESS, 2, Rights::ALL)
     }
 

@@ -7,6 +7,7 @@ mod code;
 mod debug;
 mod delivery;
 mod devices;
+mod excursion;
 mod fatal;
 mod hostile;
 mod hypercalls;
@@ -15,6 +16,7 @@ mod interrupts;
 mod modes;
 mod neighbour;
 mod processors;
+mod shadow;
 mod timers;
 mod virtualization;
 mod vm;
@@ -49,6 +51,9 @@ pub const TESTS: &[Entry] = &[
     ("self_ipi", true, interrupts::self_ipi),
     ("priority", true, interrupts::priority),
     ("nmi", true, interrupts::nmi),
+    ("shadow", true, shadow::interrupts),
+    ("nested_nmi", true, shadow::nested_nmi),
+    ("nmi_wakes", true, shadow::nmi_wakes),
     ("halt", true, interrupts::halt),
     ("cut_off", true, delivery::cut_off),
     ("cut_off_interrupt", true, delivery::cut_off_interrupt),
@@ -60,6 +65,9 @@ pub const TESTS: &[Entry] = &[
     ("ipi", true, processors::ipi),
     ("ioapic_forms", true, devices::ioapic_forms),
     ("string_io", true, devices::string_io),
+    ("modes", true, excursion::modes),
+    ("strict_modes", true, excursion::strict),
+    ("tasks", true, excursion::tasks),
     ("code_edges", true, modes::code_edges),
     ("moving_code", true, code::moving),
     ("string_endless", true, devices::endless_string),
