@@ -44,9 +44,19 @@ pub(super) fn timers(context: &Context) -> Result<Outcome> {
 }
 
 pub(super) fn interrupts(context: &Context) -> Result<Outcome> {
-    let tests = "apic_modes,x2apic,self_ipi,priority,nmi,halt,cut_off,cut_off_page_fault,ioapic_level,\
-                 ioapic_pit,pic";
+    let tests = "apic_modes,x2apic,self_ipi,priority,nmi,nested_nmi,nmi_wakes,shadow,halt,cut_off,\
+                 cut_off_page_fault,ioapic_level,ioapic_pit,pic";
     hold(context, tests, 2)
+}
+
+/// The processor's modes. Bochs checks what QEMU does not: limits in real mode. Of the vendors, AMD's
+/// processor switches tasks by itself.
+pub(super) fn modes(context: &Context) -> Result<Outcome> {
+    let tests = match context.emulator {
+        Emulator::Qemu => "modes,tasks",
+        Emulator::Bochs => "modes,strict_modes,cut_off_interrupt",
+    };
+    hold(context, tests, 1)
 }
 
 pub(super) fn processors(context: &Context) -> Result<Outcome> {

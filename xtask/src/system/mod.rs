@@ -118,6 +118,12 @@ pub const CASES: &[Case] = &[
         run: micro::interrupts,
     },
     Case {
+        name: "micro_modes",
+        on: BOTH,
+        catches: "a change of mode that loses something: real, virtual-8086, PAE, long mode, tasks",
+        run: micro::modes,
+    },
+    Case {
         name: "micro_smp",
         on: BOTH,
         catches: "INIT and start-up IPIs, IPIs between CPUs, on 1, 2 and 4 CPUs",
