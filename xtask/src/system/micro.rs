@@ -45,8 +45,14 @@ pub(super) fn timers(context: &Context) -> Result<Outcome> {
 
 pub(super) fn interrupts(context: &Context) -> Result<Outcome> {
     let tests = "apic_modes,x2apic,self_ipi,priority,nmi,nested_nmi,nmi_wakes,shadow,halt,cut_off,\
-                 cut_off_page_fault,ioapic_level,ioapic_pit,pic";
-    hold(context, tests, 2)
+                 cut_off_page_fault,cut_off_with_interrupt,ioapic_level,ioapic_pit,pic";
+    hold(context, tests, 2)?;
+    match context.emulator {
+        // It fails an assertion of its own when CR8 falls, and calls interrupts exceptions when their
+        // delivery is cut off.
+        Emulator::Qemu => Ok(Outcome::Passed),
+        Emulator::Bochs => hold(context, "task_priority,cut_off_interrupt", 2),
+    }
 }
 
 /// The processor's modes. Bochs checks what QEMU does not: limits in real mode. Of the vendors, AMD's
@@ -54,7 +60,7 @@ pub(super) fn interrupts(context: &Context) -> Result<Outcome> {
 pub(super) fn modes(context: &Context) -> Result<Outcome> {
     let tests = match context.emulator {
         Emulator::Qemu => "modes,tasks",
-        Emulator::Bochs => "modes,strict_modes,cut_off_interrupt",
+        Emulator::Bochs => "modes,strict_modes",
     };
     hold(context, tests, 1)
 }

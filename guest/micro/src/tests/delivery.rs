@@ -135,6 +135,13 @@ extern "C" fn external_and_exit() {
     }
 }
 
+/// #UD in the shadow of STI, while an interrupt waits: it comes after the exception.
+extern "C" fn undefined_before_interrupt() {
+    apic::command(0, TO_SELF | u32::from(EXTERNAL));
+    // SAFETY: the exception ends this.
+    unsafe { asm!("sti", "ud2") };
+}
+
 extern "C" fn nmi() {
     apic::command(apic::id(), NMI);
     wait_for(ms(3000), || false);
@@ -272,6 +279,34 @@ fn try_all<'a>(t: &Test, cases: impl Iterator<Item = &'a Case> + Clone, first: u
             number += 1;
             try_case(t, case, top, round);
         }
+    }
+}
+
+/// An exception that is cut off while an interrupt waits: neither takes the other's place.
+pub(super) fn cut_off_with_interrupt(t: &Test) {
+    for number in 120..124 {
+        let Some(top) = untouched(number) else {
+            return;
+        };
+        trap::set_first_stack(top);
+        set_gates(true);
+        let before = taken();
+        let first = call(undefined_before_interrupt);
+        let second = call(settle);
+        apic::end_of_interrupt();
+        let third = call(settle);
+        set_gates(false);
+        let (times, wanted) = (taken() - before, u64::from(EXTERNAL));
+        expect!(
+            t,
+            (first, second) == (6, wanted),
+            "{first:#x}, then {second:#x}"
+        );
+        expect!(
+            t,
+            third == 0x100 && times == 2,
+            "then {third:#x}; {times} in all"
+        );
     }
 }
 
