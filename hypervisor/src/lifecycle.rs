@@ -58,6 +58,7 @@ pub fn msr_bitmap() -> u64 {
         for index in msr::PASS_THROUGH {
             virt::pass_msr(&mut bits, index);
         }
+        virt::finish_msr_bitmap(&mut bits);
         MsrBitmap(bits)
     });
     (&raw const *bitmap) as u64

@@ -8,7 +8,7 @@ use crate::arch::{apic, cpu};
 use crate::exit::{self, Next};
 use crate::percpu::{self, PerCpu};
 use crate::vcpu::{Local, Vcpu, Wait, request};
-use crate::virt::{Event, Exit, VirtualInterrupt};
+use crate::virt::{Event, Exit};
 use crate::{irq, stats, virt};
 use acrn_abi::PcpuId;
 use core::arch::asm;
@@ -265,13 +265,15 @@ fn run(
                 return Next::Block;
             }
         }
-        let (interrupt, tpr) = pending_interrupt(vcpu, local);
+        gather(vcpu, local);
+        let window = vcpu.vm().pic_output() && pic_interrupt(vcpu, local);
         if this.attention.load(Ordering::SeqCst) {
             return Next::Continue;
         }
-        let exit = local.virt.enter(&mut local.registers, slot, interrupt, tpr);
+        let exit = local
+            .virt
+            .enter(&mut local.registers, slot, &mut local.lapic, window);
         let start = cpu::rdtsc();
-        collect_interrupts(local);
         let reason = exit.reason();
         this.exits.push(reason, vcpu.tag, local.registers.rip);
         let next = match exit {
@@ -365,21 +367,6 @@ fn gather(vcpu: &Vcpu, local: &mut Local) {
     }
 }
 
-/// What hardware shall deliver at the next entry, and the task priority.
-#[inline]
-fn pending_interrupt(vcpu: &Vcpu, local: &mut Local) -> (VirtualInterrupt, u8) {
-    gather(vcpu, local);
-    let tpr = local.lapic.tpr();
-    if vcpu.vm().pic_output() && pic_interrupt(vcpu, local) {
-        return (VirtualInterrupt::Window, tpr);
-    }
-    let interrupt = match local.lapic.pending_ignoring_tpr() {
-        Some(vector) => VirtualInterrupt::Deliver(vector),
-        None => VirtualInterrupt::None,
-    };
-    (interrupt, tpr)
-}
-
 /// Delivers an interrupt of the 8259 pair if it is this vCPU's and possible now. Returns whether
 /// one is waiting for a window.
 fn pic_interrupt(vcpu: &Vcpu, local: &mut Local) -> bool {
@@ -393,18 +380,6 @@ fn pic_interrupt(vcpu: &Vcpu, local: &mut Local) -> bool {
         local.virt.inject(Event::External(vector));
     }
     false
-}
-
-/// Takes over what hardware delivered and the task priority that the guest left.
-#[inline]
-fn collect_interrupts(local: &mut Local) {
-    let (delivered, tpr) = local.virt.take_delivered();
-    if let Some(vector) = delivered {
-        local.lapic.delivered(vector);
-    }
-    if tpr != local.lapic.tpr() & 0xf0 {
-        local.lapic.set_tpr(tpr);
-    }
 }
 
 /// While waiting for other CPUs to flush: does the like for the own vCPU, which is not in its

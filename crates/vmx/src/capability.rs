@@ -154,12 +154,12 @@ impl Capabilities {
         );
         note(required.exit.bits() & !self.exit.may, Exits::NAMES);
         note(required.entry.bits() & !self.entry.may, Entry::NAMES);
+        let has_ept = self.secondary.may & Secondary::EPT.bits() != 0;
         for (bit, name) in EPT_REQUIRED {
-            if self.ept_vpid >> bit & 1 == 0 {
+            if has_ept && self.ept_vpid >> bit & 1 == 0 {
                 let _ = missing.try_push(name);
             }
         }
-        let has_ept = self.secondary.may & Secondary::EPT.bits() != 0;
         if has_ept && self.ept_vpid >> 25 & 3 == 0 {
             let _ = missing.try_push("INVEPT of one or of all contexts");
         }
@@ -191,6 +191,10 @@ impl Capabilities {
         };
         if !tpr {
             controls.primary |= cr8;
+        }
+        let virtualizes = Secondary::APIC_VIRTUALIZATION;
+        if !tpr || !controls.secondary.contains(virtualizes) {
+            controls.secondary -= virtualizes;
         }
         // Windows are opened when they are needed.
         controls.primary -= Primary::INTERRUPT_WINDOW | Primary::NMI_WINDOW;
@@ -303,7 +307,11 @@ mod tests {
         let missing = caps.controls().unwrap_err();
         assert!(missing.contains(&"activate secondary controls"));
         assert!(missing.contains(&"enable EPT"));
-        assert!(missing.contains(&"INVEPT"));
+        let caps = Capabilities::read(|index| match index {
+            msr::EPT_VPID => full(index) & !(1 << 20),
+            _ => full(index),
+        });
+        assert_eq!(caps.controls().unwrap_err()[..], ["INVEPT"]);
     }
 
     #[test]
@@ -318,6 +326,18 @@ mod tests {
                 .primary
                 .contains(Primary::CR8_LOAD | Primary::CR8_STORE)
         );
+    }
+
+    #[test]
+    fn the_local_apic_is_virtualized_wholly_or_not_at_all() {
+        for bit in [4, 8, 9] {
+            let caps = Capabilities::read(|index| match index {
+                msr::SECONDARY => full(index) & !(1 << (32 + bit)),
+                _ => full(index),
+            });
+            let secondary = caps.controls().unwrap().secondary;
+            assert!(!secondary.intersects(Secondary::APIC_VIRTUALIZATION));
+        }
     }
 
     #[test]

@@ -119,6 +119,13 @@ controls! {
     }
 }
 
+impl Secondary {
+    /// The processor keeps the local APIC of a guest: all of it or none is used.
+    pub const APIC_VIRTUALIZATION: Self = Self::X2APIC_MODE
+        .union(Self::APIC_REGISTERS)
+        .union(Self::INTERRUPT_DELIVERY);
+}
+
 /// Everything that a vCPU is run with, adjusted to what the processor allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Controls {
@@ -169,7 +176,8 @@ impl Controls {
     pub const WELCOME: Self = Self {
         pin: Pin::empty(),
         primary: Primary::TPR_SHADOW,
-        secondary: Secondary::VPID
+        secondary: Secondary::APIC_VIRTUALIZATION
+            .union(Secondary::VPID)
             .union(Secondary::RDTSCP)
             .union(Secondary::INVPCID)
             .union(Secondary::PAUSE_LOOP),

@@ -27,6 +27,8 @@ pub mod msr {
     pub const MTRR_DEF_TYPE: u32 = 0x2ff;
     pub const TSC_DEADLINE: u32 = 0x6e0;
     pub const X2APIC_BASE: u32 = 0x800;
+    pub const X2APIC_TPR: u32 = 0x808;
+    pub const X2APIC_EOI: u32 = 0x80b;
     pub const EFER: u32 = 0xc000_0080;
     pub const STAR: u32 = 0xc000_0081;
     pub const LSTAR: u32 = 0xc000_0082;

@@ -35,6 +35,10 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, exit: Exit) -> Next {
         Exit::Msr { write } => msr::handle(vcpu, local, write),
         Exit::Io => io::handle(vcpu, local, local.virt.port_access()),
         Exit::NestedFault => mmio::handle(vcpu, local, local.virt.nested_fault()),
+        Exit::EndOfInterrupt(vector) => {
+            vcpu.vm().end_of_interrupt(vector);
+            Next::Continue
+        }
         Exit::Hlt => halt(vcpu, local),
         Exit::Pause => skip(local, 2, Next::Yield),
         Exit::Interrupt | Exit::InterruptWindow | Exit::Nmi => Next::Continue,

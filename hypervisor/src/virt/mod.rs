@@ -9,6 +9,7 @@ mod vmx;
 
 use acrn_abi::{Gpa, Vector};
 use acrn_memory::{MapError, Mapping};
+use acrn_vdev::lapic::VLapic;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Registers of a guest that the vendor's hardware does not keep.
@@ -118,6 +119,8 @@ pub enum Exit {
     Io,
     /// Nested page fault or EPT violation.
     NestedFault,
+    /// The guest has ended a level-triggered interrupt, without asking its local APIC.
+    EndOfInterrupt(Vector),
     /// HLT.
     Hlt,
     /// PAUSE, in a loop.
@@ -156,7 +159,7 @@ pub enum Exit {
 
 impl Exit {
     /// Number of distinct reasons that are counted.
-    pub const REASONS: usize = 22;
+    pub const REASONS: usize = 23;
 
     /// Names in the order of [`Exit::reason`].
     pub const NAMES: [&'static str; Self::REASONS] = [
@@ -181,6 +184,7 @@ impl Exit {
         "unknown",
         "exception",
         "control-reg",
+        "eoi",
         "ioreq",
     ];
 
@@ -209,6 +213,7 @@ impl Exit {
             Exit::Unknown => 18,
             Exit::Exception(..) => 19,
             Exit::ControlRegister => 20,
+            Exit::EndOfInterrupt(..) => 21,
         }
     }
 }
@@ -457,7 +462,8 @@ pub fn enable() -> Result<(), &'static str> {
     }
 }
 
-/// Bytes of a bitmap that says which MSRs pass through; VMX needs half of it.
+/// Bytes of a bitmap that says which MSRs pass through. VMX has two halves: the second is for
+/// guests whose local APIC the processor virtualizes.
 pub const MSR_BITMAP_SIZE: usize = 8192;
 
 /// Lets reads and writes of an MSR pass in a bitmap of ones.
@@ -465,6 +471,14 @@ pub fn pass_msr(bitmap: &mut [u8; MSR_BITMAP_SIZE], index: u32) {
     match Vendor::of_this_machine() {
         Vendor::Svm => svm::pass_msr(bitmap, index),
         Vendor::Vmx => vmx::pass_msr(bitmap, index),
+    }
+}
+
+/// Completes a bitmap of MSRs.
+pub fn finish_msr_bitmap(bitmap: &mut [u8; MSR_BITMAP_SIZE]) {
+    match Vendor::of_this_machine() {
+        Vendor::Svm => {}
+        Vendor::Vmx => vmx::finish_msr_bitmap(bitmap),
     }
 }
 
@@ -591,9 +605,6 @@ contract! {
     fn request_nmi_window(self: &mut Self);
     /// The NMI window has opened.
     fn end_nmi(self: &mut Self);
-    /// The vector that was delivered since the last entry, once, and the task priority as the
-    /// guest left it in CR8.
-    fn take_delivered(self: &mut Self) -> (Option<Vector>, u8);
     /// Instruction bytes that hardware fetched for a nested fault, where it does.
     fn fetched(self: &Self) -> &[u8];
     /// Continues behind the instruction that caused the exit, `length` bytes long when hardware
@@ -601,9 +612,11 @@ contract! {
     fn advance(self: &mut Self, registers: &mut Registers, length: u64);
     /// What retiring an instruction does besides moving RIP.
     fn finish_instruction(self: &mut Self, registers: &mut Registers);
-    /// Runs the guest until the next exit, with this pending interrupt and task priority.
-    fn enter(self: &mut Self, registers: &mut Registers, slot: usize, interrupt: VirtualInterrupt,
-        tpr: u8) -> Exit;
+    /// Runs the guest until the next exit. What the local APIC has requested is delivered as soon
+    /// as the guest allows it; afterwards the APIC knows what was delivered, and the task
+    /// priority. `window`: tell when the guest could take another interrupt.
+    fn enter(self: &mut Self, registers: &mut Registers, slot: usize, lapic: &mut VLapic,
+        window: bool) -> Exit;
     /// The access behind [`Exit::Io`].
     fn port_access(self: &Self) -> IoExit;
     /// The access behind [`Exit::NestedFault`].
@@ -615,14 +628,3 @@ contract! {
 /// The value is not allowed in a control register: #GP(0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAllowed;
-
-/// What goes to hardware as the pending virtual interrupt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VirtualInterrupt {
-    /// None.
-    None,
-    /// Deliver this vector as soon as the guest's IF and TPR allow.
-    Deliver(Vector),
-    /// Tell when the guest could take an interrupt.
-    Window,
-}

@@ -1,5 +1,6 @@
 //! `IA32_APIC_BASE` and the transitions between the operating modes (SDM 3A, 10.12.5).
 
+use super::page::Changed;
 use super::{GpFault, LapicAction, Mode, VLapic};
 
 /// Guest physical address of the register page in xAPIC mode; it cannot be moved.
@@ -51,6 +52,7 @@ impl VLapic {
             (from, to) if from == to => return Ok(LapicAction::None),
             (Mode::X2Apic, Mode::XApic) | (Mode::Disabled, Mode::X2Apic) => return Err(GpFault),
             (Mode::XApic, Mode::X2Apic) => {
+                self.changed |= Changed::REGISTERS;
                 self.mode = mode;
                 self.derive_x2apic_ldr();
                 self.icr_high = 0;

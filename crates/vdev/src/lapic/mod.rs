@@ -15,6 +15,7 @@ mod base;
 mod icr;
 mod identity;
 mod msr;
+mod page;
 mod posted;
 mod regs;
 mod route;
@@ -29,6 +30,7 @@ use acrn_abi::Vector;
 pub use base::{APIC_BASE_ADDRESS, ApicBase};
 pub use icr::{Icr, Shorthand};
 pub use identity::LapicIdentity;
+pub use page::{Changed, readable};
 pub use posted::PostedInterrupts;
 pub use route::{Targets, route, route_ipi};
 pub use timer::MIN_PERIOD;
@@ -142,6 +144,8 @@ pub struct VLapic {
     /// Errors since the last write to the ESR.
     esr_pending: u32,
     timer: Timer,
+    /// What the register page does not show yet.
+    changed: Changed,
 }
 
 impl VLapic {
@@ -178,12 +182,14 @@ impl VLapic {
             esr: 0,
             esr_pending: 0,
             timer: Timer::new(timer_clock_shift),
+            changed: Changed::all(),
         }
     }
 
     /// INIT: every register but the APIC id and `IA32_APIC_BASE` goes back to its power-on value
     /// (SDM 3A, 10.4.7.3). The owner also clears the posted interrupts.
     pub fn reset(&mut self) {
+        self.changed = Changed::all();
         self.irr = VectorSet::EMPTY;
         self.isr = VectorSet::EMPTY;
         self.tmr = VectorSet::EMPTY;
@@ -248,6 +254,7 @@ impl VLapic {
     }
 
     fn absorb_posted(&mut self, posted: &PostedInterrupts) {
+        self.changed |= Changed::VECTORS;
         let enabled = self.is_enabled();
         let mut illegal = false;
         posted.drain(|word, mut vectors, level| {
@@ -281,6 +288,7 @@ impl VLapic {
     }
 
     fn request_legal(&mut self, vector: u8, level: bool) -> bool {
+        self.changed |= Changed::VECTORS;
         if level {
             self.tmr.insert(vector);
         } else {
@@ -334,6 +342,7 @@ impl VLapic {
         if vector == 0 {
             return LapicAction::None;
         }
+        self.changed |= Changed::VECTORS;
         self.isr.remove(vector);
         self.highest_isr = self.isr.highest().unwrap_or(0);
         self.update_ppr();
@@ -405,6 +414,7 @@ impl VLapic {
         if source == LocalSource::PerformanceCounter {
             // Taking a counter overflow masks the entry until software opens it again.
             self.lvt[source as usize] |= LVT_MASKED;
+            self.changed |= Changed::REGISTERS;
         }
         let mode = match source {
             LocalSource::Timer | LocalSource::Error => DeliveryMode::Fixed,

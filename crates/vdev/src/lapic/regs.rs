@@ -3,6 +3,7 @@
 
 use acrn_abi::Vector;
 
+use super::page::Changed;
 use super::timer::TimerMode;
 use super::{
     ESR_ILLEGAL_REGISTER, ESR_RECEIVE_ILLEGAL_VECTOR, ESR_SEND_ILLEGAL_VECTOR, FIRST_LEGAL_VECTOR,
@@ -88,6 +89,7 @@ impl VLapic {
         };
         match register {
             reg::LDR => {
+                self.changed |= Changed::REGISTERS;
                 self.ldr = value & 0xff00_0000;
                 LapicAction::IdentityChanged
             }
@@ -150,6 +152,10 @@ impl VLapic {
         value: u32,
         now: u64,
     ) -> Option<LapicAction> {
+        // The task priority is shown at each entry, the others are not.
+        if !matches!(number, reg::EOI | reg::TPR | reg::TIMER_INITIAL) {
+            self.changed |= Changed::REGISTERS;
+        }
         Some(match number {
             reg::EOI => self.eoi(),
             reg::TPR => {

@@ -7,11 +7,12 @@ mod vmcb;
 
 use super::{
     ControlState, Event, Exit, IoExit, Missing, NestedFault, NotAllowed, Registers, Segment,
-    SegmentName, StartState, VirtConfig, VirtualInterrupt, gpr,
+    SegmentName, StartState, VirtConfig, gpr,
 };
 use crate::arch::cpu::{self, efer, msr};
 use crate::percpu;
 use acrn_abi::{Gpa, Vector};
+use acrn_vdev::lapic::VLapic;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 use vmcb::{Vmcb, exit_code, int_ctl, intercept1, intercept2};
@@ -425,37 +426,37 @@ impl SvmCpu {
 
     /// Gives the pending virtual interrupt and the task priority to hardware.
     #[inline]
-    fn set_virtual_interrupt(&mut self, interrupt: VirtualInterrupt, tpr: u8) {
+    fn offer_interrupt(&mut self, lapic: &VLapic, window: bool) {
         let control = &mut self.vmcb.control;
-        let base = int_ctl::V_INTR_MASKING | u64::from(tpr >> 4);
+        let base = int_ctl::V_INTR_MASKING | u64::from(lapic.tpr() >> 4);
         self.offered = None;
-        match interrupt {
-            VirtualInterrupt::None => {
-                control.int_ctl = base;
-                control.intercept1 &= !intercept1::VINTR;
-            }
-            VirtualInterrupt::Deliver(vector) => {
-                control.int_ctl = base
-                    | int_ctl::V_IRQ
-                    | u64::from(vector.0 >> 4) << 16
-                    | u64::from(vector.0) << 32;
-                control.intercept1 &= !intercept1::VINTR;
-                self.offered = Some(vector);
-            }
-            VirtualInterrupt::Window => {
-                control.int_ctl = base | int_ctl::V_IRQ | int_ctl::V_IGN_TPR | 0xf << 16;
-                control.intercept1 |= intercept1::VINTR;
-            }
+        if window {
+            control.int_ctl = base | int_ctl::V_IRQ | int_ctl::V_IGN_TPR | 0xf << 16;
+            control.intercept1 |= intercept1::VINTR;
+            return;
+        }
+        control.intercept1 &= !intercept1::VINTR;
+        self.offered = lapic.pending_ignoring_tpr();
+        control.int_ctl = base;
+        if let Some(vector) = self.offered {
+            control.int_ctl |=
+                int_ctl::V_IRQ | u64::from(vector.0 >> 4) << 16 | u64::from(vector.0) << 32;
         }
     }
 
-    /// The vector that hardware delivered since the last entry, once, and the task priority.
+    /// Tells the local APIC what was delivered since the last entry, and the task priority.
     #[inline]
-    pub fn take_delivered(&mut self) -> (Option<Vector>, u8) {
+    fn collect_interrupt(&mut self, lapic: &mut VLapic) {
         let int_ctl = self.vmcb.control.int_ctl;
-        let offered = self.offered.take();
-        let delivered = offered.filter(|_| int_ctl & int_ctl::V_IRQ == 0);
-        (delivered, (int_ctl as u8 & 0xf) << 4)
+        if let Some(vector) = self.offered.take()
+            && int_ctl & int_ctl::V_IRQ == 0
+        {
+            lapic.delivered(vector);
+        }
+        let tpr = (int_ctl as u8 & 0xf) << 4;
+        if tpr != lapic.tpr() & 0xf0 {
+            lapic.set_tpr(tpr);
+        }
     }
 
     /// Instruction bytes that hardware fetched for a nested fault, where it does.
@@ -494,10 +495,10 @@ impl SvmCpu {
         &mut self,
         registers: &mut Registers,
         slot: usize,
-        interrupt: VirtualInterrupt,
-        tpr: u8,
+        lapic: &mut VLapic,
+        window: bool,
     ) -> Exit {
-        self.set_virtual_interrupt(interrupt, tpr);
+        self.offer_interrupt(lapic, window);
         let control = &mut self.vmcb.control;
         let last = LAST_ASID.load(Ordering::Relaxed);
         let own = (slot as u32 + 1) < last;
@@ -522,6 +523,7 @@ impl SvmCpu {
         registers.gpr[gpr::RSP] = state.rsp;
         registers.rip = state.rip;
         registers.rflags = state.rflags;
+        self.collect_interrupt(lapic);
         let control = &mut self.vmcb.control;
         // An event whose delivery was cut off by the exit is delivered again at the next entry;
         // software interrupts are raised anew by their instruction.

@@ -1,11 +1,10 @@
 //! Interrupts, NMIs and exceptions: their injection, what holds them back, and those whose delivery
 //! an exit has cut off (SDM volume 3C, 27.6, 28.2.4).
 
+use super::VmxCpu;
 use super::instruction::{self, read};
-use super::{TPR, VmxCpu};
 use crate::arch::cpu;
-use crate::virt::{Event, Registers, VirtualInterrupt, exception};
-use acrn_abi::Vector;
+use crate::virt::{Event, Registers, exception};
 use acrn_vmx::exit::{self, event, reason};
 use acrn_vmx::{Field, Primary};
 
@@ -99,45 +98,6 @@ impl VmxCpu {
             // SAFETY: both window controls are required ones.
             unsafe { instruction::write(Field::PrimaryControls, value.bits().into()) };
         }
-    }
-
-    /// Injects the pending interrupt, or asks for the exit at which that will be possible.
-    #[inline]
-    pub(super) fn offer_interrupt(
-        &mut self,
-        registers: &Registers,
-        interrupt: VirtualInterrupt,
-        tpr: u8,
-    ) {
-        let mut primary = self.primary - Primary::INTERRUPT_WINDOW;
-        let mut threshold = 0;
-        match interrupt {
-            VirtualInterrupt::None => {}
-            VirtualInterrupt::Window => primary |= Primary::INTERRUPT_WINDOW,
-            VirtualInterrupt::Deliver(vector) if vector.0 >> 4 <= tpr >> 4 => {
-                threshold = vector.0 >> 4;
-            }
-            VirtualInterrupt::Deliver(vector) if self.interrupt_possible(registers) => {
-                self.event = u32::from(vector.0) | event::EXTERNAL | exit::EVENT_VALID;
-                self.delivered = Some(vector);
-            }
-            VirtualInterrupt::Deliver(_) => primary |= Primary::INTERRUPT_WINDOW,
-        }
-        self.set_primary(primary);
-        // Without a shadow page, each write of CR8 exits.
-        self.virtual_apic.set_word(TPR, tpr.into());
-        if threshold != self.threshold && primary.contains(Primary::TPR_SHADOW) {
-            self.threshold = threshold;
-            // SAFETY: not above the priority in the page, as the condition above says.
-            unsafe { instruction::write(Field::TprThreshold, threshold.into()) };
-        }
-    }
-
-    /// The vector that the last entry delivered, once, and the task priority.
-    #[inline]
-    pub fn take_delivered(&mut self) -> (Option<Vector>, u8) {
-        let tpr = self.virtual_apic.word(TPR) as u8 & 0xf0;
-        (self.delivered.take(), tpr)
     }
 
     /// An event whose delivery was cut off by the exit is delivered again at the next entry;

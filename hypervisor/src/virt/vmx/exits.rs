@@ -3,10 +3,9 @@
 use super::instruction::{self, Scope, read};
 use super::{MACHINE, TPR, UNKNOWN, VmxCpu, entry};
 use crate::arch::cpu::{self, efer};
-use crate::virt::{
-    Exit, IoExit, NestedFault, Registers, SegmentName, VirtualInterrupt, exception, gpr,
-};
-use acrn_abi::Gpa;
+use crate::virt::{Exit, IoExit, NestedFault, Registers, SegmentName, exception, gpr};
+use acrn_abi::{Gpa, Vector};
+use acrn_vdev::lapic::VLapic;
 use acrn_vmx::exit::{self, event, reason};
 use acrn_vmx::{Field, check};
 use core::fmt;
@@ -17,10 +16,10 @@ impl VmxCpu {
         &mut self,
         registers: &mut Registers,
         _slot: usize,
-        interrupt: VirtualInterrupt,
-        tpr: u8,
+        lapic: &mut VLapic,
+        window: bool,
     ) -> Exit {
-        self.offer_interrupt(registers, interrupt, tpr);
+        self.offer_interrupt(registers, lapic, window);
         if self.flush {
             self.flush = false;
             self.drop_translations();
@@ -63,6 +62,7 @@ impl VmxCpu {
         registers.rflags = self.rflags;
         self.interruptibility = read(Field::GuestInterruptibility) as u32;
         self.event = 0;
+        self.collect_interrupt(lapic);
         self.decode()
     }
 
@@ -103,6 +103,9 @@ impl VmxCpu {
             reason::WRMSR => Exit::Msr { write: true },
             reason::IO => Exit::Io,
             reason::EPT_VIOLATION => self.ept_violation(),
+            reason::VIRTUALIZED_EOI => {
+                Exit::EndOfInterrupt(Vector(read(Field::ExitQualification) as u8))
+            }
             reason::HLT => Exit::Hlt,
             reason::PAUSE => Exit::Pause,
             reason::INTERRUPT_WINDOW | reason::TPR_BELOW_THRESHOLD => Exit::InterruptWindow,

@@ -4,6 +4,7 @@
 //! [`VmxCpu::release`] writes it back. What is set meanwhile waits in memory (`Image`), so that
 //! any CPU may set up a vCPU that does not run.
 
+mod apic;
 mod control_register;
 mod entry;
 mod events;
@@ -15,6 +16,7 @@ use super::{Missing, VirtConfig};
 use crate::arch::cpu::{self, msr};
 use crate::percpu::{self, Page};
 use acrn_abi::{Gpa, PcpuId, Vector};
+use acrn_vdev::lapic::Changed;
 use acrn_vmx::{Capabilities, Controls, Field, Primary, Secondary};
 use instruction::Scope;
 use spin::Once;
@@ -98,17 +100,41 @@ fn drop_all(caps: &Capabilities, controls: &Controls) {
     }
 }
 
-/// Lets an MSR pass in a bitmap of intercepted ones, all bits of which are set (SDM 25.6.9). Each
-/// of its quarters is for reads or writes of one range.
-pub fn pass_msr(bitmap: &mut [u8], index: u32) {
-    let (base, offset) = match index {
+/// Bytes of one MSR bitmap. Behind that of a guest there is a second one, for the time in which
+/// the processor keeps its local APIC.
+const MSR_BITMAP: usize = 4096;
+
+/// Lets an MSR pass in both bitmaps of intercepted ones, all bits of which are set.
+pub fn pass_msr(bitmaps: &mut [u8; 2 * MSR_BITMAP], index: u32) {
+    let (plain, x2apic) = bitmaps.split_at_mut(MSR_BITMAP);
+    for bitmap in [plain, x2apic] {
+        clear(bitmap, index, READ);
+        clear(bitmap, index, WRITE);
+    }
+}
+
+/// Completes the second bitmap: what of an x2APIC the processor answers by itself.
+pub fn finish_msr_bitmap(bitmaps: &mut [u8; 2 * MSR_BITMAP]) {
+    let (_, x2apic) = bitmaps.split_at_mut(MSR_BITMAP);
+    for index in acrn_vdev::lapic::readable() {
+        clear(x2apic, index, READ);
+    }
+    clear(x2apic, msr::X2APIC_TPR, READ);
+    clear(x2apic, msr::X2APIC_TPR, WRITE);
+    clear(x2apic, msr::X2APIC_EOI, WRITE);
+}
+
+/// The halves of a bitmap (SDM volume 3C, 25.6.9); each has a quarter for low and one for high MSRs.
+const READ: usize = 0;
+const WRITE: usize = 2048;
+
+fn clear(bitmap: &mut [u8], index: u32, half: usize) {
+    let (quarter, offset) = match index {
         0..=0x1fff => (0, index),
         0xc000_0000..=0xc000_1fff => (1024, index - 0xc000_0000),
         _ => return,
     };
-    for quarter in [base, base + 2048] {
-        bitmap[quarter + offset as usize / 8] &= !(1 << (offset % 8));
-    }
+    bitmap[half + quarter + offset as usize / 8] &= !(1 << (offset % 8));
 }
 
 /// MSRs of a guest that hardware does not switch and the hypervisor does not use.
@@ -150,6 +176,13 @@ pub struct VmxCpu {
     rflags: u64,
     /// Guest interruptibility, as in the VMCS.
     interruptibility: u32,
+    /// The processor keeps the local APIC; guest interrupt status and level-triggered vectors, as
+    /// in the VMCS.
+    keeps_apic: bool,
+    status: u16,
+    level: [u64; 4],
+    /// What the register page does not show yet, besides what has changed since.
+    unshown: Changed,
     /// Entry interruption information, error code and instruction length.
     event: u32,
     error_code: u32,
@@ -201,6 +234,10 @@ impl VmxCpu {
             rsp: UNKNOWN,
             rflags: UNKNOWN,
             interruptibility: 0,
+            keeps_apic: false,
+            status: 0,
+            level: [0; 4],
+            unshown: Changed::all(),
             event: 0,
             error_code: 0,
             length: 0,
@@ -226,6 +263,12 @@ impl VmxCpu {
         self.flush = true;
         self.primary = self.controls.primary;
         self.threshold = 0;
+        self.keeps_apic = self
+            .controls
+            .secondary
+            .contains(Secondary::INTERRUPT_DELIVERY);
+        // Off until the guest turns its x2APIC on.
+        self.controls.secondary -= Secondary::X2APIC_MODE;
         self.set_image(Image::RESET);
     }
 

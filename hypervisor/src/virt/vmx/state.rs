@@ -6,6 +6,7 @@ use crate::arch::cpu::{self, efer, msr};
 use crate::arch::segment;
 use crate::percpu;
 use crate::virt::{ControlState, Registers, Segment, SegmentName, StartState, exception, gpr};
+use acrn_vdev::lapic::Changed;
 use acrn_vmx::{Entry, Field, Primary, Secondary};
 
 /// State of a guest to begin with.
@@ -90,8 +91,12 @@ impl VmxCpu {
         }
         let shadow = c.primary.contains(Primary::TPR_SHADOW);
         let pause = c.secondary.contains(Secondary::PAUSE_LOOP);
+        if self.keeps_apic {
+            self.write_level();
+        }
         // SAFETY: the page is a part of this vCPU; the others are numbers.
         unsafe {
+            self.set_if(self.keeps_apic, GuestInterruptStatus, 0);
             self.set_if(
                 shadow,
                 VirtualApicAddress,
@@ -152,6 +157,7 @@ impl VmxCpu {
         self.event = 0;
         self.delivered = None;
         self.interruptibility = 0;
+        self.unshown = Changed::all();
         self.cr2 = image.control.cr2;
         self.dr6 = 0xffff_0ff0;
         self.msrs = [0; SWITCHED.len()];

@@ -1,0 +1,123 @@
+//! Delivery of interrupts: by the processor, which then keeps the guest's local APIC (SDM volume
+//! 3C, chapter 30), or by injection.
+
+use super::instruction::{self, read};
+use super::{MSR_BITMAP, TPR, VmxCpu};
+use crate::virt::Registers;
+use acrn_vdev::lapic::{Changed, VLapic};
+use acrn_vmx::exit::{self, event};
+use acrn_vmx::{Field, Primary, Secondary};
+
+impl VmxCpu {
+    /// Sees to it that what is requested is delivered as soon as possible.
+    #[inline]
+    pub(super) fn offer_interrupt(
+        &mut self,
+        registers: &Registers,
+        lapic: &mut VLapic,
+        window: bool,
+    ) {
+        let mut primary = self.primary;
+        primary.set(Primary::INTERRUPT_WINDOW, window);
+        self.virtual_apic.set_word(TPR, lapic.tpr().into());
+        if self.keeps_apic {
+            let changed = lapic.take_changed() | self.unshown;
+            if !changed.is_empty() {
+                self.show(lapic, changed);
+            }
+        } else if !window && let Some(vector) = lapic.pending_ignoring_tpr() {
+            let vector = vector.0;
+            if vector >> 4 <= lapic.tpr() >> 4 {
+                self.set_threshold(vector >> 4);
+            } else if self.interrupt_possible(registers) {
+                self.event = u32::from(vector) | event::EXTERNAL | exit::EVENT_VALID;
+                self.delivered = Some(acrn_abi::Vector(vector));
+            } else {
+                primary |= Primary::INTERRUPT_WINDOW;
+            }
+        } else {
+            self.set_threshold(0);
+        }
+        self.set_primary(primary);
+    }
+
+    /// Tells the local APIC what was delivered since the last entry, and the task priority.
+    #[inline]
+    pub(super) fn collect_interrupt(&mut self, lapic: &mut VLapic) {
+        if self.keeps_apic {
+            let status = read(Field::GuestInterruptStatus) as u16;
+            if status != self.status {
+                self.status = status;
+                lapic.adopt(|at| self.virtual_apic.word(at));
+            }
+        } else if let Some(vector) = self.delivered.take() {
+            lapic.delivered(vector);
+        }
+        let tpr = self.virtual_apic.word(TPR) as u8;
+        if tpr & 0xf0 != lapic.tpr() & 0xf0 {
+            lapic.set_tpr(tpr & 0xf0);
+        }
+    }
+
+    /// The exit for a priority that falls below `class`. Without a shadow of the task priority,
+    /// each write of CR8 exits.
+    #[inline]
+    fn set_threshold(&mut self, class: u8) {
+        if class != self.threshold && self.primary.contains(Primary::TPR_SHADOW) {
+            self.threshold = class;
+            // SAFETY: not above the priority in the page.
+            unsafe { instruction::write(Field::TprThreshold, class.into()) };
+        }
+    }
+
+    /// Brings the register page up to date, and what the processor derives from it.
+    #[cold]
+    fn show(&mut self, lapic: &VLapic, changed: Changed) {
+        self.unshown = Changed::empty();
+        lapic.show(changed, |at, value| self.virtual_apic.set_word(at, value));
+        if changed.contains(Changed::VECTORS) {
+            self.status = lapic.interrupt_status();
+            // SAFETY: the guest's part.
+            unsafe { instruction::write(Field::GuestInterruptStatus, self.status.into()) };
+            let level = lapic.level_triggered();
+            if level != self.level {
+                self.level = level;
+                self.write_level();
+            }
+        }
+        if changed.contains(Changed::REGISTERS) {
+            self.set_x2apic(lapic.is_x2apic());
+        }
+    }
+
+    /// An EOI of these vectors exits.
+    pub(super) fn write_level(&self) {
+        let fields = [
+            Field::EoiExitBitmap0,
+            Field::EoiExitBitmap1,
+            Field::EoiExitBitmap2,
+            Field::EoiExitBitmap3,
+        ];
+        for (field, bits) in fields.into_iter().zip(self.level) {
+            // SAFETY: decides about exits only.
+            unsafe { instruction::write(field, bits) };
+        }
+    }
+
+    /// In x2APIC mode most accesses need no exit; by memory they all do.
+    fn set_x2apic(&mut self, on: bool) {
+        if on == self.controls.secondary.contains(Secondary::X2APIC_MODE) {
+            return;
+        }
+        self.controls.secondary.set(Secondary::X2APIC_MODE, on);
+        let second = if on { MSR_BITMAP as u64 } else { 0 };
+        // SAFETY: both bitmaps are this VM's, one behind the other.
+        unsafe {
+            instruction::write(
+                Field::SecondaryControls,
+                self.controls.secondary.bits().into(),
+            );
+            instruction::write(Field::MsrBitmap, self.config.msr_bitmap + second);
+        }
+    }
+}
