@@ -230,10 +230,11 @@ fn extended_state(subleaf: u32) -> CpuidResult {
             edx: 0,
             ..host
         },
-        // XSAVEOPT, XSAVEC and XGETBV with ECX = 1; no supervisor state.
+        // XSAVEOPT, XSAVEC and XGETBV with ECX = 1; no supervisor state. The size is that of what
+        // XCR0 has in the compacted format.
         1 => CpuidResult {
             eax: host.eax & 7,
-            ebx: 0,
+            ebx: if host.eax & 1 << 1 != 0 { host.ebx } else { 0 },
             ecx: 0,
             edx: 0,
         },

@@ -301,7 +301,7 @@ const POLICY: &[Policy] = &[
     // x87, SSE, AVX, AVX-512, PKRU.
     (0xd, 0, [0x2e7, ANY, ANY, 0]),
     // XSAVEOPT, XSAVEC, XGETBV of what is in use; no XSAVES.
-    (0xd, 1, [7, 0, 0, 0]),
+    (0xd, 1, [7, ANY, 0, 0]),
     // No SVM, extended APIC space, IBS, SKINIT, WDT, counters, MONITORX, RDPRU.
     (0x8000_0001, 0, [ANY, ANY, 0x1e1, 0x2dd3_bb7f]),
     (0x8000_0007, 0, [0, 0, 0, 1 << 8]),
