@@ -5,7 +5,7 @@
 //! last line is the end.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -193,12 +193,13 @@ pub(super) fn user_vms(context: &Context) -> Result<Outcome> {
 
 /// The image, built once.
 fn kernel(context: &Context) -> Result<PathBuf> {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    if let Some(path) = BUILT.get() {
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = &*built {
         return Ok(path.clone());
     }
     let path = image::micro_guest(context.layout)?.flat;
-    Ok(BUILT.get_or_init(|| path).clone())
+    Ok(built.insert(path).clone())
 }
 
 /// A machine whose Service VM runs the tests, separated by commas.

@@ -4,21 +4,23 @@
 mod boot;
 mod devices;
 mod micro;
+mod report;
 mod shell;
 mod support;
 pub mod table;
 mod user;
 
-use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
+pub use report::{Report, Tally};
+
 use crate::build::Artefacts;
 use crate::layout::{Layout, display};
 use crate::machine::Emulator;
-use crate::progress::elapsed;
 
 /// What a case gets.
 pub struct Context<'a> {
@@ -263,36 +265,6 @@ const QEMU: Emulators = &[Emulator::Qemu];
 const BOCHS: Emulators = &[Emulator::Bochs];
 const BOTH: Emulators = &[Emulator::Qemu, Emulator::Bochs];
 
-/// Numbers of tests by result.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Tally {
-    /// Held.
-    pub passed: usize,
-    /// Did not hold.
-    pub failed: usize,
-    /// Not tried.
-    pub skipped: usize,
-}
-
-impl Tally {
-    /// Adds the numbers of another tally.
-    pub fn add(&mut self, other: &Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
-    }
-}
-
 /// Name, places and purpose of every case.
 pub fn all() -> impl Iterator<Item = (&'static str, Emulators, &'static str)> {
     let alone = CASES.iter().map(|c| (c.name, c.on, c.catches));
@@ -349,7 +321,7 @@ pub fn list(selection: &Selection) {
     }
 }
 
-/// Runs the selected cases, one after the other, first those on QEMU.
+/// Runs the selected cases, first those on QEMU.
 ///
 /// # Errors
 /// No case is selected.
@@ -381,18 +353,50 @@ pub fn run(
     Ok(report)
 }
 
+/// Runs cases that have machines of their own, on the emulator of the contexts. Bochs has one thread
+/// for all CPUs of a machine, and its time does not depend on the load: there are two at a time.
+fn run_alone<'a>(
+    context: &(dyn Fn(&'static str) -> Context<'a> + Sync),
+    cases: Vec<&Case>,
+    report: &mut Report,
+) {
+    let emulator = context("").emulator;
+    if emulator == Emulator::Qemu {
+        for case in cases {
+            let context = context(case.name);
+            report.run(emulator, case.name, &mut || (case.run)(&context));
+        }
+        return;
+    }
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(2));
+    let cases = Mutex::new(cases.into_iter());
+    let report = Mutex::new(report);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let next = cases.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(case) = next else { break };
+                    let start = Instant::now();
+                    let result = (case.run)(&context(case.name));
+                    let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+                    report.note(emulator, case.name, result, start.elapsed());
+                }
+            });
+        }
+    });
+}
+
 /// Runs the cases on the emulator of the contexts.
 fn run_on<'a>(
-    context: &dyn Fn(&'static str) -> Context<'a>,
+    context: &(dyn Fn(&'static str) -> Context<'a> + Sync),
     selection: &Selection,
     report: &mut Report,
 ) {
-    for case in CASES {
-        let context = context(case.name);
-        if selection.has(context.emulator, case.on, case.name) {
-            report.run(context.emulator, case.name, &mut || (case.run)(&context));
-        }
-    }
+    let emulator = context("").emulator;
+    let alone = CASES.iter();
+    let alone = alone.filter(|case| selection.has(emulator, case.on, case.name));
+    run_alone(context, alone.collect(), report);
     let mut machine: Option<user::Machine> = None;
     for case in user::CASES {
         let context = context(case.name);
@@ -415,89 +419,12 @@ fn run_on<'a>(
     }
     if let Some(machine) = machine {
         let mut machine = Some(machine);
-        let emulator = context("").emulator;
         report.run(emulator, "machine_ends", &mut || {
             if let Some(machine) = machine.take() {
                 machine.end()?;
             }
             Ok(Outcome::Passed)
         });
-    }
-}
-
-/// Cases that may be repeated in one run. QEMU's CPUs share a word of state without a lock (the
-/// book's "Limits" tells which), which now and then costs a guest its life; a defect of ours that
-/// came as seldom would show as a repetition, and one that comes more often fails the run.
-const REPETITIONS: usize = 2;
-
-/// What has been run so far.
-#[derive(Default)]
-pub struct Report {
-    /// Numbers by result.
-    pub tally: Tally,
-    /// Each case with its result: whether it held, or nothing where it was skipped.
-    pub results: Vec<(&'static str, Emulator, Option<bool>)>,
-    failures: Vec<String>,
-    repeated: Vec<String>,
-}
-
-impl Report {
-    fn run(
-        &mut self,
-        emulator: Emulator,
-        case: &'static str,
-        body: &mut dyn FnMut() -> Result<Outcome>,
-    ) {
-        let name = full_name(emulator, case);
-        let start = Instant::now();
-        let mut result = body();
-        // A run in Bochs does not depend on the load of this computer.
-        if let Err(error) = &result
-            && emulator == Emulator::Qemu
-            && self.failures.is_empty()
-            && self.repeated.len() < REPETITIONS
-        {
-            println!("system {name:<30} failed, is repeated: {error:#}");
-            self.repeated.push(name.clone());
-            result = body();
-        }
-        let held = match &result {
-            Ok(Outcome::Passed) => Some(true),
-            Ok(Outcome::Skipped(_)) => None,
-            Err(_) => Some(false),
-        };
-        self.results.push((case, emulator, held));
-        let time = elapsed(start.elapsed());
-        match result {
-            Ok(Outcome::Passed) => {
-                self.tally.passed += 1;
-                println!("system {name:<30} ok ({time})");
-            }
-            Ok(Outcome::Skipped(reason)) => {
-                self.tally.skipped += 1;
-                println!("system {name:<30} skipped: {reason}");
-            }
-            Err(error) => {
-                self.tally.failed += 1;
-                println!("system {name:<30} FAILED ({time})");
-                self.failures.push(format!("{name}: {error:#}"));
-            }
-        }
-    }
-
-    fn print(&self, layout: &Layout) {
-        if !self.repeated.is_empty() {
-            println!("\nrepeated once: {}", self.repeated.join(", "));
-        }
-        if !self.failures.is_empty() {
-            println!(
-                "\nfailures, console logs in {}:",
-                display(&layout.logs().join("system"))
-            );
-            for failure in &self.failures {
-                println!("\n{failure}");
-            }
-        }
     }
 }
 
@@ -516,30 +443,6 @@ mod tests {
     }
 
     #[test]
-    fn a_case_is_repeated_once_and_only_a_few_cases_are() {
-        let mut report = Report::default();
-        let mut calls = 0;
-        report.run(Emulator::Qemu, "unlucky", &mut || {
-            calls += 1;
-            anyhow::ensure!(calls > 1, "bad luck");
-            Ok(Outcome::Passed)
-        });
-        assert_eq!((calls, report.tally.passed, report.tally.failed), (2, 1, 0));
-        let mut calls = 0;
-        report.run(Emulator::Qemu, "broken", &mut || {
-            calls += 1;
-            anyhow::bail!("broken")
-        });
-        assert_eq!((calls, report.tally.passed, report.tally.failed), (2, 1, 1));
-        let mut calls = 0;
-        report.run(Emulator::Qemu, "third", &mut || {
-            calls += 1;
-            anyhow::bail!("broken")
-        });
-        assert_eq!((calls, report.tally.failed), (1, 2));
-    }
-
-    #[test]
     fn a_selection_is_by_emulator_and_by_the_full_name() {
         let select = |filter, emulators| Selection { emulators, filter };
         let smp = select(Some("bochs/micro_smp"), BOTH);
@@ -547,15 +450,5 @@ mod tests {
         assert_eq!(smp.count(), 1);
         assert_eq!(select(Some("micro_smp"), BOTH).count(), 2);
         assert_eq!(select(Some("demo_headless"), BOCHS).count(), 0);
-    }
-
-    #[test]
-    fn the_closing_line_has_its_three_numbers() {
-        let tally = Tally {
-            passed: 2,
-            failed: 0,
-            skipped: 1,
-        };
-        assert_eq!(tally.to_string(), "2 passed, 0 failed, 1 skipped");
     }
 }
