@@ -281,7 +281,10 @@ impl Session {
     }
 
     /// Waits for one of `texts`, and not to the bitter end where a dump appears instead.
-    fn wait(&mut self, texts: &[&str], limit: Duration) -> Result<Found> {
+    ///
+    /// # Errors
+    /// None of them appears within `limit`, or a dump does.
+    pub fn wait(&mut self, texts: &[&str], limit: Duration) -> Result<Found> {
         let all: Vec<&str> = texts.iter().chain(FATAL).copied().collect();
         let found = self.vm.console.wait_for_any(&all, limit);
         let found = found.map_err(|error| self.explain(error))?;

@@ -258,7 +258,10 @@ fn hold(context: &Context, tests: &str, cpus: u32) -> Result<Outcome> {
 
 /// Waits for the end of the tests and judges what they said.
 fn finish(session: &mut Session, tests: &str) -> Result<()> {
-    let said = session.expect("micro-guest: end", LIMIT)?;
+    let ends = ["micro-guest: end", "the Service VM is gone"];
+    let found = session.wait(&ends, LIMIT)?;
+    let said = found.before;
+    ensure!(found.index == 0, "the Service VM died:\n{said}");
     let failures: Vec<_> = said.lines().filter(|l| l.starts_with("FAIL")).collect();
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
     for test in tests.split(',') {
