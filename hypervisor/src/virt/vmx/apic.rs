@@ -17,7 +17,7 @@ impl VmxCpu {
         lapic: &mut VLapic,
         window: bool,
     ) {
-        let mut primary = self.primary;
+        let (mut primary, mut threshold) = (self.primary, 0);
         primary.set(Primary::INTERRUPT_WINDOW, window);
         self.virtual_apic.set_word(TPR, lapic.tpr().into());
         if self.keeps_apic {
@@ -28,16 +28,15 @@ impl VmxCpu {
         } else if !window && let Some(vector) = lapic.pending_ignoring_tpr() {
             let vector = vector.0;
             if vector >> 4 <= lapic.tpr() >> 4 {
-                self.set_threshold(vector >> 4);
+                threshold = vector >> 4;
             } else if self.interrupt_possible(registers) {
                 self.event = u32::from(vector) | event::EXTERNAL | exit::EVENT_VALID;
                 self.delivered = Some(acrn_abi::Vector(vector));
             } else {
                 primary |= Primary::INTERRUPT_WINDOW;
             }
-        } else {
-            self.set_threshold(0);
         }
+        self.set_threshold(threshold);
         self.set_primary(primary);
     }
 
