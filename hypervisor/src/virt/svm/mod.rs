@@ -525,13 +525,7 @@ impl SvmCpu {
         registers.rflags = state.rflags;
         self.collect_interrupt(lapic);
         let control = &mut self.vmcb.control;
-        // An event whose delivery was cut off by the exit is delivered again at the next entry;
-        // software interrupts are raised anew by their instruction.
-        let cut_off = control.exit_int_info;
-        control.event_inj = match cut_off & vmcb::EVENT_VALID != 0 && cut_off >> 8 & 7 != 4 {
-            true => cut_off,
-            false => 0,
-        };
+        control.event_inj = cut_off_event(control.exit_int_info);
         self.decode()
     }
 
@@ -624,6 +618,24 @@ impl SvmCpu {
             )?;
         }
         Ok(())
+    }
+}
+
+/// What to inject for an event whose delivery was cut off by the exit: itself, unless it comes again
+/// without that. Instructions raise theirs anew (INT n is a kind of its own, INT3 and INTO are
+/// exceptions). QEMU calls external interrupts exceptions too, and leaves V_IRQ set for them.
+#[inline]
+fn cut_off_event(information: u64) -> u64 {
+    const EXCEPTION: u64 = 3;
+    const SOFTWARE: u64 = 4;
+    let comes_again = match (information >> 8 & 7, information & 0xff) {
+        (SOFTWARE, _) => true,
+        (EXCEPTION, vector) => matches!(vector, 3 | 4 | 32..),
+        _ => false,
+    };
+    match information & vmcb::EVENT_VALID != 0 && !comes_again {
+        true => information,
+        false => 0,
     }
 }
 
