@@ -10,9 +10,8 @@ use crate::virt::{NotAllowed, Registers};
 use acrn_abi::Gpa;
 use acrn_vmx::{Capabilities, Field};
 
-/// CR4: VME to OSXMMEXCPT, UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP, PKE.
-const OWN_CR4: u64 =
-    0x7ff | 1 << 11 | 1 << 16 | cr4::PCIDE | cr4::OSXSAVE | cr4::SMEP | cr4::SMAP | 1 << 22;
+/// CR4: VME to OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE, SMEP, SMAP, PKE. CPUID hides PCIDs.
+const OWN_CR4: u64 = 0x7ff | 1 << 11 | 1 << 16 | cr4::OSXSAVE | cr4::SMEP | cr4::SMAP | 1 << 22;
 
 /// Bits of CR0 and CR4 that a guest does not change without an exit.
 pub fn masks(caps: &Capabilities) -> [u64; 2] {
