@@ -7,6 +7,7 @@ use super::support::{
     COMMAND, POWER_OFF, machine, md5_of, noise, noise_file, receiver, sender, service_vm,
 };
 use super::{Context, Outcome};
+use crate::bochs;
 use crate::demo::Options;
 use crate::machine::{Disk, DiskBus, NetModel};
 
@@ -115,13 +116,17 @@ fn net(context: &Context, model: NetModel) -> Result<Outcome> {
 
 /// Bochs plays a network of its own: a host that gives addresses, answers ping and has files.
 pub(super) fn net_e1000(context: &Context) -> Result<Outcome> {
-    for cpus in [1, 2] {
+    // The older model has no virtual-interrupt delivery.
+    for (cpus, model) in [(1, bochs::CPU_MODEL), (2, "corei7_sandy_bridge_2600k")] {
         let options = Options {
             cpus,
             ..Options::default()
         };
         let mut machine = machine(context, &options)?;
         machine.net = Some(NetModel::E1000);
+        if !context.bare {
+            model.clone_into(&mut machine.cpu_model);
+        }
         let mut session = service_vm(context, &machine, &format!("net-{cpus}"))?;
         let online = session.check("nproc", COMMAND)?;
         ensure!(online == cpus.to_string(), "{online} of {cpus} CPUs");
