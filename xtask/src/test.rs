@@ -40,9 +40,9 @@ pub struct Options {
     yes: bool,
 }
 
-/// Emulators to run system tests on.
+/// Emulators to run something on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Where {
+pub(crate) enum Where {
     /// QEMU: AMD SVM.
     Qemu,
     /// Bochs: Intel VMX.
@@ -53,7 +53,7 @@ enum Where {
 }
 
 impl Where {
-    fn emulators(self) -> &'static [Emulator] {
+    pub(crate) fn emulators(self) -> &'static [Emulator] {
         match self {
             Self::Qemu => &[Emulator::Qemu],
             Self::Bochs => &[Emulator::Bochs],

@@ -11,10 +11,11 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::emulator::{Emulator, Start, figures};
+use super::emulator::{Run, Start, figures};
 use super::probe;
 use crate::cpio::Archive;
 use crate::layout::{Layout, display};
+use crate::machine::Emulator;
 use crate::progress::Step;
 use crate::rootfs::write;
 use crate::session::{ESCAPE, HYPERVISOR_PROMPT};
@@ -38,6 +39,15 @@ impl Setup {
     /// All, in the order of the table.
     pub const ALL: [Self; 4] = [Self::Bare, Self::Service, Self::User, Self::Kvm];
 
+    /// Those that an emulator can run: Bochs refuses the controls that KVM enters a guest with.
+    #[must_use]
+    pub const fn on(emulator: Emulator) -> &'static [Self] {
+        match emulator {
+            Emulator::Qemu => &Self::ALL,
+            Emulator::Bochs => &[Self::Bare, Self::Service, Self::User],
+        }
+    }
+
     /// Name in messages and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -60,6 +70,17 @@ const HOLD: &str = "-- bench-hold";
 const HOST_ARGS: &str = "console=ttyS0 quiet nokaslr mitigations=off";
 /// Memory of a VM that a Device Model starts, in MiB.
 const GUEST_MIB: u32 = 512;
+/// What the emulator needs besides, in every kernel. Bochs's time does not jump during MWAIT, and its
+/// CPUID names another rate of the TSC than the emulator's. It counts each iteration of a string
+/// instruction, and Linux would use those in a VM alone: the bare machine does not say that they
+/// are fast.
+const fn emulator_args(emulator: Emulator) -> &'static str {
+    match emulator {
+        Emulator::Qemu => "",
+        Emulator::Bochs => " idle=halt tsc_early_khz=50000 clearcpuid=rep_good,erms,fsrm",
+    }
+}
+
 /// Modules of the Debian host.
 const KVM_MODULES: &[&str] = &["kvm_amd"];
 const TRIES: u32 = 3;
@@ -130,7 +151,9 @@ pub struct Runner<'a> {
     /// The checkout.
     pub layout: &'a Layout,
     /// Shared files.
-    pub files: Files,
+    pub files: &'a Files,
+    /// Where it all runs.
+    pub emulator: Emulator,
     /// How often each measurement is made.
     pub runs: u32,
     /// Time that one run of the emulator may take.
@@ -152,16 +175,18 @@ impl Runner<'_> {
     }
 
     fn bare(&self) -> Result<Figures> {
+        let arguments = self.kernel_args();
         let start = |kernel| Start {
             hypervisor: None,
             kernel,
-            kernel_args: KERNEL_ARGS,
-            initrd: &self.files.initrd,
+            kernel_args: &arguments,
+            initrd: Some(&self.files.initrd),
+            cpus: 1,
         };
         let entry = self.probe("bare", &start(&self.files.probe_kernel))?;
         self.repeat("bare", &start(&self.files.kernel), |vm, step| {
             vm.wait_for(END, step)?;
-            let lines = figures(&vm.console.transcript());
+            let lines = figures(&vm.console().transcript());
             let mut result = collect(&lines);
             result.boot = tick(&lines, "start").map(|init| init.saturating_sub(entry.entry));
             Ok(result)
@@ -170,17 +195,18 @@ impl Runner<'_> {
 
     fn service(&self) -> Result<Figures> {
         let hypervisor = image::hypervisor(self.layout)?.flat;
-        let arguments = format!("{KERNEL_ARGS} {HOLD}");
+        let arguments = format!("{} {HOLD}", self.kernel_args());
         let start = |kernel| Start {
             hypervisor: Some((&hypervisor, "loglevel=4")),
             kernel,
             kernel_args: &arguments,
-            initrd: &self.files.initrd,
+            initrd: Some(&self.files.initrd),
+            cpus: 1,
         };
         let entry = self.probe("service", &start(&self.files.probe_kernel))?;
-        self.repeat("service", &start(&self.files.kernel), |vm, step| {
+        let mut result = self.repeat("service", &start(&self.files.kernel), |vm, step| {
             vm.wait_for(END, step)?;
-            let text = vm.console.transcript();
+            let text = vm.console().transcript();
             let lines = figures(&text);
             let mut result = collect(&lines);
             result.boot = tick(&lines, "start").map(|init| init.saturating_sub(entry.entry));
@@ -190,18 +216,43 @@ impl Runner<'_> {
                 .and_then(|line| line.split_once("; "))
                 .map(|(_, memory)| memory.trim().to_owned());
             step.detail("asking the hypervisor");
-            vm.console.send(ESCAPE)?;
+            vm.console().send(ESCAPE)?;
             vm.wait_for(HYPERVISOR_PROMPT, step)?;
-            vm.console.send_line("version")?;
+            vm.console().send_line("version")?;
             let answer = vm.wait_for(HYPERVISOR_PROMPT, step)?;
             result.hypervisor_start = number_after(&answer, "first VM entry ");
             Ok(result)
+        })?;
+        // The micro-guest's figure stands beside the others.
+        let between = self.between_cpus(&hypervisor)?;
+        result.operations.extend(between.operations);
+        result.smallest.extend(between.smallest);
+        Ok(result)
+    }
+
+    /// What needs two CPUs, by a micro-guest: Linux does not start a second one under QEMU's counter.
+    fn between_cpus(&self, hypervisor: &Path) -> Result<Figures> {
+        let guest = image::micro_guest(self.layout)?.flat;
+        let start = Start {
+            hypervisor: Some((hypervisor, "loglevel=1")),
+            kernel: &guest,
+            kernel_args: "test=bench_ipi",
+            initrd: None,
+            cpus: 2,
+        };
+        self.repeat("two CPUs", &start, |vm, step| {
+            let said = vm.wait_for("micro-guest: end", step)?;
+            if let Some(failure) = said.lines().find(|line| line.starts_with("FAIL")) {
+                bail!("{failure}");
+            }
+            Ok(collect(&figures(&said)))
         })
     }
 
     fn user(&self) -> Result<Figures> {
         let hypervisor = image::hypervisor(self.layout)?.flat;
         let device_model = image::device_model(self.layout)?;
+        let guest_args = self.kernel_args();
         let arguments = [
             "/bench/acrn-dm",
             "-m",
@@ -211,7 +262,7 @@ impl Runner<'_> {
             "-r",
             "/bench/initrd",
             "-B",
-            KERNEL_ARGS,
+            &guest_args,
             "-s",
             "0:0,hostbridge",
             "-s",
@@ -232,8 +283,9 @@ impl Runner<'_> {
         let start = |initrd| Start {
             hypervisor: Some((&hypervisor, "loglevel=4")),
             kernel: &self.files.kernel,
-            kernel_args: KERNEL_ARGS,
-            initrd,
+            kernel_args: &guest_args,
+            initrd: Some(initrd),
+            cpus: 1,
         };
         let entry = self.probe("user", &start(&probe_initrd))?;
         // From the start of the Device Model to the guest's first instruction.
@@ -242,7 +294,7 @@ impl Runner<'_> {
             .saturating_sub(entry.launch.unwrap_or(entry.entry));
         self.repeat("user", &start(&initrd), |vm, step| {
             vm.wait_for(END, step)?;
-            let lines = figures(&vm.console.transcript());
+            let lines = figures(&vm.console().transcript());
             let mut result = collect(&lines);
             result.boot = tick(&lines, "start")
                 .zip(tick(&lines, "launch"))
@@ -258,7 +310,7 @@ impl Runner<'_> {
         let memory = GUEST_MIB.to_string();
         // There is no power switch: the program resets its machine, by the keyboard
         // controller, and that ends the monitor.
-        let guest_args = format!("{KERNEL_ARGS} reboot=k");
+        let guest_args = format!("{} reboot=k", self.kernel_args());
         let arguments = [
             "/bench/kvm-boot",
             "/bench/kernel",
@@ -277,16 +329,18 @@ impl Runner<'_> {
         }
         archive.file("bench/modules", 0o644, list.as_bytes())?;
         let initrd = self.finish(archive, "kvm.cpio")?;
+        let host_args = format!("{HOST_ARGS}{}", emulator_args(self.emulator));
         let start = Start {
             hypervisor: None,
             kernel: &debian.kernel,
-            kernel_args: HOST_ARGS,
-            initrd: &initrd,
+            kernel_args: &host_args,
+            initrd: Some(&initrd),
+            cpus: 1,
         };
         let stalls = Cell::new(0);
         self.repeat("kvm", &start, |vm, step| {
             let end = vm.wait_for(END, step);
-            let lines = figures(&vm.console.transcript());
+            let lines = figures(&vm.console().transcript());
             let mut result = collect(&lines);
             // This set-up often stalls when it comes to sleeping, for a reason in the emulator.
             // It gets another chance; then what has been measured until there is good.
@@ -303,6 +357,10 @@ impl Runner<'_> {
                 .map(|(init, entry)| init.saturating_sub(entry));
             Ok(result)
         })
+    }
+
+    fn kernel_args(&self) -> String {
+        format!("{KERNEL_ARGS}{}", emulator_args(self.emulator))
     }
 
     /// A RAM disk that starts a monitor with a kernel and the benchmark's RAM disk.
@@ -325,14 +383,15 @@ impl Runner<'_> {
     }
 
     fn probe(&self, name: &str, start: &Start) -> Result<Entry> {
-        let step = Step::begin(&format!("{name}: finding the kernel's entry"));
+        let place = self.emulator.name();
+        let step = Step::begin(&format!("{place}, {name}: finding the kernel's entry"));
         let log = self.log(&format!("{name}-probe"));
         let entry = self.retry(&step, &log, start, |vm| {
             vm.wait_for(probe::MARK, &step)?;
             let digits = vm.wait_for("\n", &step)?;
             Ok(Entry {
                 entry: probe::parse(&digits)?,
-                launch: tick(&figures(&vm.console.transcript()), "launch"),
+                launch: tick(&figures(&vm.console().transcript()), "launch"),
             })
         })?;
         step.done(&format!("at tick {}", entry.entry));
@@ -343,11 +402,15 @@ impl Runner<'_> {
         &self,
         name: &str,
         start: &Start,
-        read: impl Fn(&mut Emulator, &Step) -> Result<Figures>,
+        read: impl Fn(&mut Run, &Step) -> Result<Figures>,
     ) -> Result<Figures> {
         let mut all = Vec::new();
+        let place = self.emulator.name();
         for run in 1..=self.runs {
-            let step = Step::begin(&format!("{name}: measuring, run {run} of {}", self.runs));
+            let step = Step::begin(&format!(
+                "{place}, {name}: measuring, run {run} of {}",
+                self.runs
+            ));
             let log = self.log(name);
             let figures = self.retry(&step, &log, start, |vm| read(vm, &step))?;
             step.done(&format!("{} figures", figures.operations.len()));
@@ -362,11 +425,11 @@ impl Runner<'_> {
         step: &Step,
         log: &Path,
         start: &Start,
-        read: impl Fn(&mut Emulator) -> Result<T>,
+        read: impl Fn(&mut Run) -> Result<T>,
     ) -> Result<T> {
         let mut tries = 1;
         loop {
-            let mut vm = Emulator::start(self.layout, start, log, self.limit)?;
+            let mut vm = Run::start(self.emulator, self.layout, start, log, self.limit)?;
             match read(&mut vm) {
                 Ok(value) => return Ok(value),
                 Err(error) if tries == TRIES || !stalled(&error) => {
@@ -381,7 +444,8 @@ impl Runner<'_> {
     }
 
     fn log(&self, name: &str) -> PathBuf {
-        self.layout.logs().join("bench").join(format!("{name}.log"))
+        let name = format!("{}-{name}.log", self.emulator.name()).replace(' ', "-");
+        self.layout.logs().join("bench").join(name)
     }
 }
 

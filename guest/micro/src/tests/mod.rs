@@ -2,6 +2,7 @@
 
 mod addresses;
 mod batch;
+mod bench;
 mod chaos;
 mod code;
 mod debug;
@@ -94,6 +95,7 @@ pub const TESTS: &[Entry] = &[
     ("startup_storm", true, chaos::startup_storm),
     ("vm_slots", true, vm::slots),
     ("vm_scattered", true, batch::scattered),
+    ("bench_ipi", false, bench::ipi),
     ("vm_cycles", false, vm::cycles),
     ("vm_shell", false, vm::shell),
     ("wait", false, vm::wait),
