@@ -9,10 +9,10 @@ use crate::percpu::{self, PerCpu};
 use crate::vcpu::{Local, Vcpu, request};
 use crate::vm::{self, Vm};
 use crate::{console, run};
-use acrn_abi::{Gsi, VmId};
+use acrn_abi::{Gsi, Vector, VmId};
 use acrn_vdev::interrupt::{Delivery, DeliveryMode};
 use acrn_vdev::ioapic::Rte;
-use acrn_vdev::lapic::{Icr, LapicAction, route_ipi};
+use acrn_vdev::lapic::{Icr, LapicAction, Mode, route_ipi};
 use core::sync::atomic::Ordering;
 use spin::Mutex;
 
@@ -248,6 +248,23 @@ pub fn act(vcpu: &'static Vcpu, local: &mut Local, action: LapicAction) {
             local.lapic.publish(&vcpu.vm().identities[vcpu.id.index()]);
         }
     }
+}
+
+/// Sends what [`VLapic::plain_ipi`](acrn_vdev::lapic::VLapic::plain_ipi) has found, when the CPU
+/// with this id is where ids in order put it, and in x2APIC mode like the sender. Only then are
+/// logical ids a matter of the id.
+#[inline]
+pub fn send_plain(sender: &Vcpu, vector: Vector, id: u32) -> bool {
+    let vm = sender.vm();
+    let index = id as usize;
+    let target = vm.identities.get(index).filter(|identity| {
+        index < vm.vcpu_count() && identity.id() == id && identity.mode() == Mode::X2Apic
+    });
+    let Some(target) = target.and_then(|_| vm.vcpu(index)) else {
+        return false;
+    };
+    target.post(vector, false);
+    true
 }
 
 fn send_ipi(sender: &Vcpu, icr: &Icr) {

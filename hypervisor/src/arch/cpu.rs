@@ -29,6 +29,7 @@ pub mod msr {
     pub const X2APIC_BASE: u32 = 0x800;
     pub const X2APIC_TPR: u32 = 0x808;
     pub const X2APIC_EOI: u32 = 0x80b;
+    pub const X2APIC_ICR: u32 = 0x830;
     pub const EFER: u32 = 0xc000_0080;
     pub const STAR: u32 = 0xc000_0081;
     pub const LSTAR: u32 = 0xc000_0082;

@@ -109,6 +109,14 @@ fn write_msr(
     value: u64,
 ) -> Result<(), GpFault> {
     match index {
+        msr::X2APIC_ICR
+            if local
+                .lapic
+                .plain_ipi(value)
+                .is_some_and(|(vector, id)| irq::send_plain(vcpu, vector, id)) =>
+        {
+            Ok(())
+        }
         msr::APIC_BASE | msr::TSC_DEADLINE | 0x800..=0x8ff => {
             let now = guest_tsc(local);
             let action = local.lapic.write_msr(index, value, now)?;

@@ -4,7 +4,7 @@
 use acrn_abi::Vector;
 
 use super::regs::{DELIVERY_STATUS, DIVIDE_WRITABLE, REMOTE_IRR, SVR_WRITABLE, lvt_writable, reg};
-use super::{ApicBase, GpFault, Icr, LapicAction, Mode, VLapic};
+use super::{ApicBase, FIRST_LEGAL_VECTOR, GpFault, Icr, LapicAction, Mode, VLapic};
 
 /// `IA32_APIC_BASE`.
 const IA32_APIC_BASE: u32 = 0x1b;
@@ -71,6 +71,29 @@ impl VLapic {
         }
         self.write_register(register, value as u32, now)
             .ok_or(GpFault)
+    }
+
+    /// The short way for what nearly every write of the x2APIC's ICR asks for: a fixed interrupt
+    /// for one CPU. Its vector and the id of the target; `None`, and nothing has happened, when
+    /// it is anything else.
+    #[inline]
+    pub fn plain_ipi(&mut self, value: u64) -> Option<(Vector, u32)> {
+        let (low, high) = (value as u32, (value >> 32) as u32);
+        const LOGICAL: u32 = 1 << 11;
+        // All but vector, destination mode, level and trigger mode.
+        const PLAIN: u32 = !(0xff | LOGICAL | 0xc000);
+        if self.mode != Mode::X2Apic || low & PLAIN != 0 || (low as u8) < FIRST_LEGAL_VECTOR {
+            return None;
+        }
+        let id = match (low & LOGICAL != 0, high & 0xffff) {
+            (false, _) => high,
+            // A cluster has 16 members, a bit each.
+            (true, one) if one.is_power_of_two() => high >> 16 << 4 | one.trailing_zeros(),
+            _ => return None,
+        };
+        self.icr_low = low;
+        self.icr_high = high;
+        Some((Vector(low as u8), id))
     }
 
     fn write_x2apic_icr(&mut self, value: u64) -> Result<LapicAction, GpFault> {

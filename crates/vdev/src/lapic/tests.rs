@@ -583,3 +583,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_plain_ipi_goes_where_the_long_way_leads() {
+    let identities: [LapicIdentity; 20] = core::array::from_fn(|index| {
+        let identity = LapicIdentity::new();
+        let mut lapic = VLapic::new(index as u32, false, 0);
+        let _ = lapic.set_apic_base(ApicBase(APIC_BASE_ADDRESS | 0xc00));
+        assert_eq!(lapic.mode(), Mode::X2Apic);
+        lapic.publish(&identity);
+        identity
+    });
+    let mut sender = VLapic::new(0, true, 0);
+    let value = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+    assert_eq!(sender.plain_ipi(value(1, 0x40)), None, "in xAPIC mode");
+    let _ = sender.set_apic_base(ApicBase(APIC_BASE_ADDRESS | 0xd00));
+    let highs = (0..24).chain([0xffff_ffff, 0x1_0001, 0x1_0003, 0x1_0008, 0x4]);
+    for high in highs {
+        for low in [
+            0x40, 0x0f, 0x840, 0x4840, 0xc040, 0x140, 0x440, 0x4_0040, 0x1040, 0x8_0040,
+        ] {
+            let Some((vector, id)) = sender.plain_ipi(value(high, low)) else {
+                continue;
+            };
+            let icr = Icr::from_x2apic(low, high);
+            assert_eq!((vector, icr.mode), (icr.vector, DeliveryMode::Fixed));
+            assert_eq!(icr.shorthand, Shorthand::None);
+            let targets: Vec<usize> = route_ipi(&identities, 0, &icr, 0).collect();
+            let known = (id as usize) < identities.len();
+            assert!(
+                !known || targets == [id as usize],
+                "{high:#x} {low:#x}: {targets:?}"
+            );
+        }
+    }
+}
