@@ -33,10 +33,21 @@ pub enum ConsoleError {
         /// What the console showed last.
         tail: String,
     },
+    /// The emulator has done wrong, and the hypervisor has said so: nothing more is to be expected.
+    #[error("{wanted} will not appear: {DEFECT}; the console's last lines:\n{tail}")]
+    Broken {
+        /// The texts waited for.
+        wanted: String,
+        /// What the console showed last.
+        tail: String,
+    },
     /// The line cannot be written.
     #[error("cannot write to the console: {0}")]
     Write(#[from] std::io::Error),
 }
+
+/// What a dump of the hypervisor says of the emulator (see the book, "Limits").
+const DEFECT: &str = "a defect of QEMU's emulation";
 
 /// A text that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +150,10 @@ impl Console {
                 .map(|t| format!("{t:?}"))
                 .collect::<Vec<_>>()
                 .join(" or ");
+            if first_of(unread, &[DEFECT]).is_some() {
+                let tail = last_lines(&state.bytes, 12);
+                return Err(ConsoleError::Broken { wanted, tail });
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if state.closed || left.is_zero() {
                 let tail = last_lines(&state.bytes, 12);
@@ -298,6 +313,16 @@ mod tests {
                 before: "zz ".into()
             }
         );
+    }
+
+    #[test]
+    fn a_defect_of_the_emulator_ends_the_wait() {
+        let (mut console, mut machine) = pair();
+        machine
+            .write_all(b"state: a defect of QEMU's emulation, not\n")
+            .unwrap();
+        let error = console.wait_for("login", LONG).unwrap_err();
+        assert!(matches!(error, ConsoleError::Broken { .. }), "{error}");
     }
 
     #[test]
