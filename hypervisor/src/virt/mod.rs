@@ -4,6 +4,8 @@
 //! ([`VirtCpu`]), enters the guest and decodes the exit into a neutral [`Exit`]. It decides
 //! nothing: policy is in the modules above.
 
+#[macro_use]
+mod stub;
 mod svm;
 mod vmx;
 
