@@ -4,6 +4,7 @@
 //! ([`VirtCpu`]), enters the guest and decodes the exit into a neutral [`Exit`]. It decides
 //! nothing: policy is in the modules above.
 
+mod image;
 #[macro_use]
 mod stub;
 mod svm;
@@ -536,6 +537,13 @@ impl VirtCpu {
         vendor!(self, cpu => cpu.configure(config));
     }
 
+    /// State after INIT; the registers too.
+    pub fn init(&mut self, registers: &mut Registers) {
+        vendor!(self, cpu => cpu.reset());
+        *registers = Registers::new();
+        registers.gpr[gpr::RDX] = u64::from(crate::arch::cpu::cpuid(1, 0).eax);
+    }
+
     /// Brings its state into this CPU. `slot` is the vCPU's place on the CPU; `memory` reads a
     /// word of the guest's memory.
     #[inline]
@@ -565,8 +573,6 @@ contract! {
     fn load_msrs(self: &Self);
     /// Saves the MSRs that the hardware does not switch.
     fn save_msrs(self: &mut Self);
-    /// State after INIT; the registers too.
-    fn init(self: &mut Self, registers: &mut Registers);
     /// Start-up IPI: real mode at `page` * 4096.
     fn start_up(self: &mut Self, registers: &mut Registers, page: u8);
     /// Sets a whole state. Values were checked by the caller; what the hardware would refuse at

@@ -5,6 +5,7 @@
 
 mod vmcb;
 
+use super::image::{Image, RESET_DR6, RESET_DR7, RESET_PAT};
 use super::{
     ControlState, Event, Exit, IoExit, Missing, NestedFault, NotAllowed, Registers, Segment,
     SegmentName, StartState, VirtConfig, gpr,
@@ -150,60 +151,35 @@ impl SvmCpu {
         control.nested_control = 1;
         control.nested_cr3 = config.nested_root;
         control.int_ctl = int_ctl::V_INTR_MASKING;
-        self.flush = true;
-        self.nmi_blocked = false;
-        self.offered = None;
         self.reset();
     }
 
-    /// Architectural state after INIT or power-up (APM volume 2, 14.1).
-    fn reset(&mut self) {
+    /// State after INIT.
+    pub fn reset(&mut self) {
+        self.apply(&Image::RESET);
+    }
+
+    fn apply(&mut self, image: &Image) {
         let state = &mut self.vmcb.state;
-        let data = vmcb::VmcbSegment {
-            selector: 0,
-            attributes: 0x93,
-            limit: 0xffff,
-            base: 0,
-        };
-        for segment in [
-            &mut state.es,
-            &mut state.ss,
-            &mut state.ds,
-            &mut state.fs,
-            &mut state.gs,
-        ] {
-            *segment = data;
-        }
-        state.cs = vmcb::VmcbSegment {
-            selector: 0xf000,
-            attributes: 0x9b,
-            limit: 0xffff,
-            base: 0xffff_0000,
-        };
-        state.gdtr = vmcb::VmcbSegment {
-            limit: 0xffff,
+        [
+            state.es, state.cs, state.ss, state.ds, state.fs, state.gs, state.ldtr, state.tr,
+        ] = image.segments.each_ref().map(to_vmcb);
+        let table = |(base, limit): (u64, u16)| vmcb::VmcbSegment {
+            limit: limit.into(),
+            base,
             ..Default::default()
         };
-        state.idtr = state.gdtr;
-        state.ldtr = vmcb::VmcbSegment {
-            attributes: 0x82,
-            limit: 0xffff,
-            ..Default::default()
-        };
-        state.tr = vmcb::VmcbSegment {
-            attributes: 0x8b,
-            limit: 0xffff,
-            ..Default::default()
-        };
+        state.gdtr = table(image.gdt);
+        state.idtr = table(image.idt);
         state.cpl = 0;
-        state.efer = efer::SVME;
-        state.cr0 = cpu::cr0::ET | cpu::cr0::NW | cpu::cr0::CD;
-        state.cr2 = 0;
-        state.cr3 = 0;
-        state.cr4 = 0;
-        state.dr6 = 0xffff_0ff0;
-        state.dr7 = 0x400;
-        state.pat = 0x0007_0406_0007_0406;
+        state.efer = image.control.efer | efer::SVME;
+        state.cr0 = image.control.cr0;
+        state.cr2 = image.control.cr2;
+        state.cr3 = image.control.cr3;
+        state.cr4 = image.control.cr4;
+        state.dr6 = RESET_DR6;
+        state.dr7 = RESET_DR7;
+        state.pat = RESET_PAT;
         self.vmcb.control.event_inj = 0;
         self.vmcb.control.interrupt_shadow = 0;
         self.vmcb.control.int_ctl = int_ctl::V_INTR_MASKING;
@@ -238,58 +214,16 @@ impl SvmCpu {
         Err(NotAllowed)
     }
 
-    /// State after INIT; the registers too.
-    pub fn init(&mut self, registers: &mut Registers) {
-        self.reset();
-        *registers = Registers::new();
-        registers.gpr[gpr::RDX] = u64::from(cpu::cpuid(1, 0).eax);
-    }
-
     /// Start-up IPI: real mode at `page` * 4096.
     pub fn start_up(&mut self, registers: &mut Registers, page: u8) {
-        let cs = &mut self.vmcb.state.cs;
-        cs.selector = u16::from(page) << 8;
-        cs.base = u64::from(page) << 12;
+        self.vmcb.state.cs = to_vmcb(&Image::code_at(page));
         registers.rip = 0;
     }
 
     /// Sets a whole state. Values were checked by the caller; what SVM would refuse at entry ends
     /// as [`Exit::InvalidState`] of that VM alone.
     pub fn set_state(&mut self, start: &StartState) {
-        self.reset();
-        let state = &mut self.vmcb.state;
-        state.cr0 = start.control.cr0 | cpu::cr0::ET;
-        state.cr3 = start.control.cr3;
-        state.cr4 = start.control.cr4;
-        state.efer =
-            start.control.efer & (efer::SCE | efer::LME | efer::LMA | efer::NXE) | efer::SVME;
-        if state.efer & efer::LME != 0 && state.cr0 & cpu::cr0::PG != 0 {
-            state.efer |= efer::LMA;
-        }
-        state.cs = to_vmcb(&start.cs);
-        state.cpl = 0;
-        let data = [
-            &mut state.es,
-            &mut state.ss,
-            &mut state.ds,
-            &mut state.fs,
-            &mut state.gs,
-        ];
-        for (segment, given) in data.into_iter().zip(&start.data) {
-            *segment = to_vmcb(given);
-        }
-        state.gdtr = vmcb::VmcbSegment {
-            limit: start.gdt.1.into(),
-            base: start.gdt.0,
-            ..Default::default()
-        };
-        state.idtr = vmcb::VmcbSegment {
-            limit: start.idt.1.into(),
-            base: start.idt.0,
-            ..Default::default()
-        };
-        state.ldtr.selector = start.ldt;
-        state.tr.selector = start.tr;
+        self.apply(&Image::starting(start));
     }
 
     /// Control registers and privilege level.

@@ -12,6 +12,7 @@ mod exits;
 mod instruction;
 mod state;
 
+use super::image::{Image, RESET_DR6};
 use super::{Missing, VirtConfig};
 use crate::arch::cpu::{self, msr};
 use crate::percpu::{self, Page};
@@ -20,7 +21,6 @@ use acrn_vdev::lapic::Changed;
 use acrn_vmx::{Capabilities, Controls, Field, Primary, Secondary};
 use instruction::Scope;
 use spin::Once;
-use state::Image;
 
 /// What this kind of processor can do, and how vCPUs are run on it.
 static MACHINE: Once<(Capabilities, Controls)> = Once::new();
@@ -245,7 +245,7 @@ impl VmxCpu {
             reason: 0,
             entry_error: 0,
             cr2: 0,
-            dr6: 0xffff_0ff0,
+            dr6: RESET_DR6,
             msrs: [0; SWITCHED.len()],
         }
     }
@@ -269,7 +269,7 @@ impl VmxCpu {
             .contains(Secondary::INTERRUPT_DELIVERY);
         // Off until the guest turns its x2APIC on.
         self.controls.secondary -= Secondary::X2APIC_MODE;
-        self.set_image(Image::RESET);
+        self.reset();
     }
 
     /// Brings the VMCS in, with everything that was set meanwhile. `slot` is the vCPU's place on

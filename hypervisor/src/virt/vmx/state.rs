@@ -5,57 +5,10 @@ use super::{SWITCHED, UNKNOWN, VmxCpu, entry};
 use crate::arch::cpu::{self, efer, msr};
 use crate::arch::segment;
 use crate::percpu;
-use crate::virt::{ControlState, Registers, Segment, SegmentName, StartState, exception, gpr};
+use crate::virt::image::{Image, RESET_DR6, RESET_DR7, RESET_PAT};
+use crate::virt::{ControlState, Registers, Segment, SegmentName, StartState, exception};
 use acrn_vdev::lapic::Changed;
 use acrn_vmx::{Entry, Field, Primary, Secondary};
-
-/// State of a guest to begin with.
-pub struct Image {
-    control: ControlState,
-    /// ES, CS, SS, DS, FS, GS, LDTR, TR.
-    segments: [Segment; 8],
-    gdt: (u64, u16),
-    idt: (u64, u16),
-    pat: u64,
-}
-
-impl Image {
-    /// After INIT or power-up (SDM volume 3A, 10.1.1).
-    pub const RESET: Self = {
-        const fn segment(selector: u16, access: u32, base: u64) -> Segment {
-            Segment {
-                selector,
-                access,
-                limit: 0xffff,
-                base,
-            }
-        }
-        const DATA: Segment = segment(0, 0x93, 0);
-        Self {
-            control: ControlState {
-                cr0: cpu::cr0::ET | cpu::cr0::NW | cpu::cr0::CD,
-                cr2: 0,
-                cr3: 0,
-                cr4: 0,
-                efer: 0,
-                cpl: 0,
-            },
-            segments: [
-                DATA,
-                segment(0xf000, 0x9b, 0xffff_0000),
-                DATA,
-                DATA,
-                DATA,
-                DATA,
-                segment(0, 0x82, 0),
-                segment(0, 0x8b, 0),
-            ],
-            gdt: (0, 0xffff),
-            idt: (0, 0xffff),
-            pat: 0x0007_0406_0007_0406,
-        }
-    };
-}
 
 impl VmxCpu {
     pub(super) fn write_controls(&mut self) {
@@ -159,7 +112,7 @@ impl VmxCpu {
         self.interruptibility = 0;
         self.unshown = Changed::all();
         self.cr2 = image.control.cr2;
-        self.dr6 = 0xffff_0ff0;
+        self.dr6 = RESET_DR6;
         self.msrs = [0; SWITCHED.len()];
         self.flush = true;
         if self.loaded {
@@ -181,12 +134,12 @@ impl VmxCpu {
         let control = &image.control;
         let fields = [
             (GuestCr3, control.cr3),
-            (GuestPat, image.pat),
+            (GuestPat, RESET_PAT),
             (GuestGdtrBase, image.gdt.0),
             (GuestGdtrLimit, image.gdt.1.into()),
             (GuestIdtrBase, image.idt.0),
             (GuestIdtrLimit, image.idt.1.into()),
-            (GuestDr7, 0x400),
+            (GuestDr7, RESET_DR7),
             (GuestDebugControl, 0),
             (GuestPendingDebug, 0),
             (GuestActivity, 0),
@@ -229,19 +182,15 @@ impl VmxCpu {
         }
     }
 
-    /// State after INIT; the registers too.
-    pub fn init(&mut self, registers: &mut Registers) {
+    /// State after INIT.
+    pub fn reset(&mut self) {
         self.set_image(Image::RESET);
-        *registers = Registers::new();
-        registers.gpr[gpr::RDX] = u64::from(cpu::cpuid(1, 0).eax);
     }
 
     /// Start-up IPI: real mode at `page` * 4096.
     pub fn start_up(&mut self, registers: &mut Registers, page: u8) {
         const CS: usize = SegmentName::Cs as usize;
-        let mut cs = Image::RESET.segments[CS];
-        cs.selector = u16::from(page) << 8;
-        cs.base = u64::from(page) << 12;
+        let cs = Image::code_at(page);
         match &mut self.image {
             Some(image) => image.segments[CS] = cs,
             None => self.write_segment(CS, &cs),
@@ -252,23 +201,7 @@ impl VmxCpu {
     /// Sets a whole state. Values were checked by the caller; what VMX would refuse at entry ends
     /// as [`Exit::InvalidState`] of that VM alone.
     pub fn set_state(&mut self, start: &StartState) {
-        let mut image = Image::RESET;
-        image.control = start.control;
-        image.control.cr0 |= cpu::cr0::ET;
-        let value = &mut image.control.efer;
-        *value &= efer::SCE | efer::LME | efer::LMA | efer::NXE;
-        if *value & efer::LME != 0 && image.control.cr0 & cpu::cr0::PG != 0 {
-            *value |= efer::LMA;
-        }
-        let [es, ss, ds, fs, gs] = start.data;
-        let [.., ldtr, tr] = &mut image.segments;
-        ldtr.selector = start.ldt;
-        tr.selector = start.tr;
-        let (ldtr, tr) = (*ldtr, *tr);
-        image.segments = [es, start.cs, ss, ds, fs, gs, ldtr, tr];
-        image.gdt = start.gdt;
-        image.idt = start.idt;
-        self.set_image(image);
+        self.set_image(Image::starting(start));
     }
 
     /// Control registers and privilege level.
