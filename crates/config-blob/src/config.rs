@@ -1,0 +1,146 @@
+//! The whole configuration, and the identity of the board that it was made for.
+
+use crate::error::{Error, Problem};
+use crate::field::{Field, Sink, fields};
+use crate::reader::Reader;
+use crate::walk::Visitor;
+use crate::{List, LoadOrder, Options, Text, Vm, check, header};
+use crate::{MAX_CPUS, MAX_PCI_DEVICES, MAX_RAM_RANGES, MAX_VMS};
+use acrn_abi::{Bdf, Hpa, VmId};
+use arrayvec::ArrayVec;
+
+fields! {
+    /// What the hypervisor is to do.
+    compound Config {
+        /// The board that it was made for.
+        board: Board<'a>,
+        /// Options of the hypervisor itself.
+        options: Options<'a>,
+        /// The VMs; a VM's number is its place.
+        vms: Vms<'a>,
+    }
+
+    /// What identifies a board, as far as the scenario depends on it.
+    compound Board {
+        /// Name of the board file.
+        name: Text<'a, 63>,
+        /// The scenario's name, for messages.
+        scenario: Text<'a, 63>,
+        /// The CPUs in the order of their numbers.
+        cpus: List<'a, BoardCpu, MAX_CPUS>,
+        /// All RAM, in bytes.
+        memory_size: u64,
+        /// RAM that is given to VMs, which the machine must have.
+        ram: List<'a, Range, MAX_RAM_RANGES>,
+        /// Devices that are given to VMs, which the machine must have.
+        pci_devices: List<'a, BoardPci, MAX_PCI_DEVICES>,
+    }
+
+    /// A CPU of the board.
+    record BoardCpu {
+        /// Number of its local APIC.
+        apic_id: u32,
+    }
+
+    /// A range of host memory.
+    record Range {
+        /// Start.
+        start: Hpa,
+        /// Size, in bytes.
+        size: u64,
+    }
+
+    /// A device of the board.
+    record BoardPci {
+        /// Its place.
+        bdf: Bdf,
+        /// Vendor.
+        vendor: u16,
+        /// Device.
+        device: u16,
+    }
+}
+
+/// The VMs of a configuration.
+pub type Vms<'a> = ArrayVec<Vm<'a>, MAX_VMS>;
+
+impl<'a> Config<'a> {
+    /// The configuration in these bytes, which are those of the boot module.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        let mut reader = Reader::new(header::body(bytes)?);
+        let config = Self::read(&mut reader)?;
+        reader.finish()?;
+        check::all(&config)?;
+        Ok(config)
+    }
+
+    /// What parsing would find wrong with a configuration that was made otherwise.
+    pub fn check(&self) -> Result<(), Error> {
+        check::all(self)
+    }
+
+    /// The VM of that number.
+    pub fn vm(&self, id: VmId) -> Option<&Vm<'a>> {
+        self.vms.get(id.index())
+    }
+
+    /// The VM of that name.
+    pub fn vm_by_name(&self, name: &str) -> Option<&Vm<'a>> {
+        self.vms.iter().find(|vm| &*vm.name == name)
+    }
+
+    /// The Service VM.
+    pub fn service_vm(&self) -> Option<&Vm<'a>> {
+        self.vms
+            .iter()
+            .find(|vm| vm.load_order == LoadOrder::Service)
+    }
+
+    /// The VMs that the hypervisor starts before any other.
+    pub fn pre_launched(&self) -> impl Iterator<Item = &Vm<'a>> {
+        self.vms
+            .iter()
+            .filter(|vm| vm.load_order == LoadOrder::PreLaunched)
+    }
+
+    /// Shows everything to a visitor.
+    pub fn walk(&self, visitor: &mut dyn Visitor) {
+        Field::walk(self, "config", visitor);
+    }
+
+    pub(crate) fn write_body(&self, sink: &mut Sink<'_>) {
+        self.write(sink);
+    }
+}
+
+impl<'a> Field<'a> for Vms<'a> {
+    #[expect(private_interfaces, reason = "only this crate reads")]
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        let count = usize::from(u16::read(reader)?);
+        let mut vms = Self::new();
+        for index in 0..count {
+            reader.number(index);
+            let vm = Vm::read(reader)?;
+            let too_many = reader.error(Problem::TooMany {
+                count,
+                max: MAX_VMS,
+            });
+            vms.try_push(vm).map_err(|_| too_many)?;
+        }
+        Ok(vms)
+    }
+    fn write(&self, sink: &mut Sink<'_>) {
+        (self.len() as u16).write(sink);
+        self.iter().for_each(|vm| vm.write(sink));
+    }
+    fn walk(&self, name: &'static str, visitor: &mut dyn Visitor) {
+        visitor.list(name, self.len());
+        self.iter().for_each(|vm| vm.walk(name, visitor));
+        visitor.end();
+    }
+}
+
+/// The path of a field of VM `index`.
+pub(crate) fn vm_field(index: usize, name: &'static str, entry: Option<usize>) -> crate::Path {
+    crate::Path::of(&[("vms", Some(index)), (name, entry)])
+}
