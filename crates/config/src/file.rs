@@ -1,0 +1,142 @@
+//! A board or scenario file: the text and what it means, which are changed together.
+
+use crate::finding::Finding;
+use crate::model::{Content, Reads, item};
+use crate::xml::{self, Document};
+use crate::{Board, Scenario};
+use std::path::Path;
+
+/// A file and what it means.
+#[derive(Clone, Debug)]
+pub struct File<T> {
+    /// Name of the file, for messages.
+    pub name: String,
+    /// Its text, as a tree.
+    pub document: Document,
+    /// What it means. Derived from the document; see [`update`](Self::update).
+    pub model: T,
+    /// What was wrong with single values.
+    pub findings: Vec<Finding>,
+}
+
+/// A scenario file.
+pub type ScenarioFile = File<Scenario>;
+/// A board file.
+pub type BoardFile = File<Board>;
+
+/// What a file can be.
+pub trait Model: Content {
+    /// What people call such a file.
+    const CALLED: &'static str;
+}
+
+impl Model for Scenario {
+    const CALLED: &'static str = "scenario file";
+}
+
+impl Model for Board {
+    const CALLED: &'static str = "board file";
+}
+
+/// Why a file cannot even be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("{file}: {source}; check the path and its permissions")]
+    Io {
+        /// Name of the file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not XML.
+    #[error("{file}:{}: not well-formed XML: {}; correct it with an editor that knows XML", .source.line, .source.what)]
+    Xml {
+        /// Name of the file.
+        file: String,
+        /// Where and why.
+        source: xml::ParseError,
+    },
+    /// It is XML of another kind.
+    #[error(
+        "{file}:1: the outermost element is <{found}>, a {expected} begins with <acrn-config>; check which file this is"
+    )]
+    Kind {
+        /// Name of the file.
+        file: String,
+        /// Its outermost element.
+        found: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+}
+
+impl<T: Model> File<T> {
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Io {
+            file: file.clone(),
+            source,
+        })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Reads a text; `name` is for messages.
+    pub fn parse(name: &str, text: &str) -> Result<Self, LoadError> {
+        Ok(Self::of(name, document(name, text, T::CALLED)?))
+    }
+
+    /// What a document means.
+    pub fn of(name: &str, document: Document) -> Self {
+        let mut reads = Reads::new(name);
+        let model = T::from_element(&document.root, &root(), &mut reads);
+        Self {
+            name: name.to_owned(),
+            document,
+            model,
+            findings: reads.findings(),
+        }
+    }
+
+    /// Makes the document say what `model` says. What the model does not know, comments and the
+    /// order of elements stay; an absent element stays absent if its default is meant.
+    pub fn update(&mut self, model: &T) {
+        model.to_element(&mut self.document.root, &root());
+        self.refresh();
+    }
+
+    /// Reads the document anew, after it was changed.
+    pub fn refresh(&mut self) {
+        let mut reads = Reads::new(&self.name);
+        self.model = T::from_element(&self.document.root, &root(), &mut reads);
+        self.findings = reads.findings();
+    }
+}
+
+fn root() -> crate::model::Item {
+    item("acrn-config", "", "")
+}
+
+/// The tree of a board or scenario file.
+pub(crate) fn document(
+    name: &str,
+    text: &str,
+    expected: &'static str,
+) -> Result<Document, LoadError> {
+    let document = xml::parse(text).map_err(|source| LoadError::Xml {
+        file: name.to_owned(),
+        source,
+    })?;
+    match document.root.name.as_str() {
+        "acrn-config" => Ok(document),
+        found => Err(LoadError::Kind {
+            file: name.to_owned(),
+            found: found.to_owned(),
+            expected,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

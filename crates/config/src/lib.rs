@@ -1,0 +1,22 @@
+//! Board files and scenario files: what they mean, whether they are right, and the binary configuration
+//! that the hypervisor boots with.
+//!
+//! The way of a scenario: [`xml`] reads a text into a tree that forgets nothing; [`model`] turns the tree
+//! into structures that are declared once, in [`scenario`] and [`board`], together with everything that
+//! people should know about each element.
+
+#![forbid(unsafe_code)]
+
+pub mod board;
+mod file;
+pub mod finding;
+pub mod model;
+mod parse;
+pub mod presets;
+pub mod scenario;
+pub mod xml;
+
+pub use board::Board;
+pub use file::{BoardFile, File, LoadError, Model, ScenarioFile};
+pub use finding::{Finding, Severity};
+pub use scenario::Scenario;
