@@ -177,7 +177,7 @@ pub fn reopen(vm: &Vm, guest: Gsi) {
     }
 }
 
-/// Runs on the interrupt stack, from one of the two points that let interrupts in.
+/// Runs from one of the two points that let interrupts in.
 pub fn handle_host_interrupt(vector: u8) {
     let this = percpu::current();
     run::note_interrupt(this, vector);
@@ -188,7 +188,7 @@ pub fn dispatch(this: &PerCpu, vector: u8) {
     match vector {
         apic::SPURIOUS_VECTOR => return,
         apic::TIMER_VECTOR => run::timer_interrupt(this),
-        apic::KICK_VECTOR => {}
+        apic::KICK_VECTOR | apic::NOTIFY_VECTOR => {}
         apic::UART_VECTOR => console::interrupt(this),
         _ => forward(vector),
     }

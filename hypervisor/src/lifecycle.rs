@@ -83,7 +83,7 @@ pub fn prepare_vcpu(
     vcpu.shared.stats.clear();
     // SAFETY: the VM is not running, so nobody else uses the private part.
     let local = unsafe { vcpu.local() };
-    local.virt.configure(config);
+    local.virt.configure(config, &vcpu.shared.posted);
     local.virt.set_tsc_offset(0);
     reset_vcpu(vcpu, local, apic_id);
     vcpu.shared.active.store(true, Ordering::SeqCst);
@@ -111,7 +111,6 @@ pub fn retire_vcpu(vcpu: &'static Vcpu, caller: Option<&Vcpu>) {
     vcpu.set_wait(Wait::Stopped);
     vcpu.shared.posted.clear();
     vcpu.shared.requests.store(0, Ordering::SeqCst);
-    vcpu.shared.on_cpu_flush.store(false, Ordering::SeqCst);
     vcpu.shared.deadline.store(u64::MAX, Ordering::Relaxed);
 }
 

@@ -64,6 +64,11 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         // SAFETY: this is the run loop of the vCPU's CPU and `on_cpu` is set.
         let local = unsafe { vcpu.local() };
         local.virt.load(slot, |gpa| vcpu.vm().read_word(gpa));
+        let deadline = vcpu.shared.deadline.load(Ordering::Relaxed);
+        local.virt.use_deadline(deadline != u64::MAX);
+        if local.virt.takes_posted() {
+            vcpu.shared.posted.listen();
+        }
         switch(loaded, vcpu, local);
         stats::mark_first_entry();
         let next = run(this, vcpu, local, slot, turn.end);
@@ -71,6 +76,9 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         extended::save(local);
         local.virt.save_msrs();
         local.virt.release();
+        if vcpu.shared.posted.end_listening() {
+            this.wake.fetch_or(1 << slot, Ordering::SeqCst);
+        }
         next
     } else {
         // Its timer is set anew when it may run again.
@@ -96,14 +104,18 @@ fn set_timer(this: &PerCpu, now: u64, deadline: u64) {
     apic::set_timer((deadline != u64::MAX).then(|| deadline.saturating_sub(now)));
 }
 
-/// The vCPU's own timer changed: bring the host timer forward when needed.
+/// The vCPU's own timer changed: have the guest left in time, or bring the host timer forward when
+/// needed.
 #[inline]
-pub fn deadline_changed(vcpu: &Vcpu, local: &Local) {
+pub fn deadline_changed(vcpu: &Vcpu, local: &mut Local) {
     let now = cpu::rdtsc();
     let guest_now = now.wrapping_add(local.virt.tsc_offset());
     let wait = local.lapic.timer_due_in(guest_now);
     let host = wait.map_or(u64::MAX, |ticks| now.saturating_add(ticks));
     vcpu.shared.deadline.store(host, Ordering::Relaxed);
+    if local.virt.use_deadline(wait.is_some()) {
+        return;
+    }
     let this = percpu::current();
     if host < TIMERS[this.id().index()].load(Ordering::Relaxed) {
         set_timer(this, now, host);
@@ -246,39 +258,33 @@ fn run(
     end: u64,
 ) -> Next {
     loop {
-        if vcpu.shared.requests.load(Ordering::Relaxed) != 0
-            || vcpu.shared.on_cpu_flush.load(Ordering::Relaxed)
-        {
+        if vcpu.shared.requests.load(Ordering::Relaxed) != 0 {
             act_on_requests(vcpu, local);
         }
-        match vcpu.wait() {
-            Wait::Nothing => {}
-            Wait::Halt => {
-                if !wakes_from_halt(vcpu, local) {
-                    return Next::Block;
-                }
-                vcpu.set_wait(Wait::Nothing);
-            }
-            Wait::Io | Wait::StartUp | Wait::Stopped => {
-                // A timer that is due must not wake this CPU over and over.
-                gather(vcpu, local);
-                return Next::Block;
-            }
+        if !vcpu.is_ready() && !ends_wait(vcpu, local) {
+            return Next::Block;
         }
         gather(vcpu, local);
         let window = vcpu.vm().pic_output() && pic_interrupt(vcpu, local);
         if this.attention.load(Ordering::SeqCst) {
             return Next::Continue;
         }
-        let exit = local
-            .virt
-            .enter(&mut local.registers, slot, &mut local.lapic, window);
+        let exit = local.virt.enter(
+            &mut local.registers,
+            slot,
+            &mut local.lapic,
+            window,
+            &vcpu.shared.posted,
+        );
         let start = cpu::rdtsc();
         let reason = exit.reason();
         this.exits.push(reason, vcpu.tag, local.registers.rip);
         let next = match exit {
             Exit::Interrupt => {
-                cpu::accept_interrupts();
+                match local.virt.acknowledged() {
+                    Some(vector) => irq::handle_host_interrupt(vector),
+                    None => cpu::accept_interrupts(),
+                }
                 Next::Continue
             }
             exit => exit::handle(vcpu, local, exit),
@@ -302,7 +308,7 @@ fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
     if bits & request::TIMER != 0 {
         deadline_changed(vcpu, local);
     }
-    if bits & request::FLUSH != 0 || vcpu.shared.on_cpu_flush.swap(false, Ordering::SeqCst) {
+    if bits & (request::FLUSH | request::LATE_FLUSH) != 0 {
         local.virt.request_flush();
         local.walks.clear();
     }
@@ -344,6 +350,18 @@ fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
     }
 }
 
+/// Whether what the vCPU waits for has come.
+fn ends_wait(vcpu: &Vcpu, local: &mut Local) -> bool {
+    let ends = vcpu.wait() == Wait::Halt && wakes_from_halt(vcpu, local);
+    if ends {
+        vcpu.set_wait(Wait::Nothing);
+    } else {
+        // A timer that is due must not wake this CPU over and over.
+        gather(vcpu, local);
+    }
+    ends
+}
+
 /// Whether a halted vCPU has something that ends the halt.
 fn wakes_from_halt(vcpu: &Vcpu, local: &mut Local) -> bool {
     gather(vcpu, local);
@@ -360,11 +378,25 @@ fn gather(vcpu: &Vcpu, local: &mut Local) {
         local.lapic.absorb(&vcpu.shared.posted);
     }
     let deadline = vcpu.shared.deadline.load(Ordering::Relaxed);
-    if deadline != u64::MAX && cpu::rdtsc() >= deadline {
-        let now = crate::vcpu::guest_tsc(local);
-        local.lapic.timer_fire(now);
-        deadline_changed(vcpu, local);
+    if deadline == u64::MAX {
+        return;
     }
+    match deadline.checked_sub(cpu::rdtsc()) {
+        Some(left) => local.virt.set_time_left(left),
+        None => timer_due(vcpu, local),
+    }
+}
+
+#[cold]
+fn timer_due(vcpu: &Vcpu, local: &mut Local) {
+    let now = crate::vcpu::guest_tsc(local);
+    local.lapic.timer_fire(now);
+    deadline_changed(vcpu, local);
+    // A deadline that is set again is looked at before the entry.
+    let deadline = vcpu.shared.deadline.load(Ordering::Relaxed);
+    local
+        .virt
+        .set_time_left(deadline.saturating_sub(cpu::rdtsc()));
 }
 
 /// Delivers an interrupt of the 8259 pair if it is this vCPU's and possible now. Returns whether
@@ -387,7 +419,9 @@ fn pic_interrupt(vcpu: &Vcpu, local: &mut Local) -> bool {
 pub fn note_flush_while_waiting(vcpu: &Vcpu) {
     let bits = vcpu.shared.requests.load(Ordering::SeqCst);
     if bits & request::FLUSH != 0 {
-        vcpu.shared.on_cpu_flush.store(true, Ordering::SeqCst);
+        vcpu.shared
+            .requests
+            .fetch_or(request::LATE_FLUSH, Ordering::SeqCst);
         vcpu.shared
             .requests
             .fetch_and(!request::FLUSH, Ordering::SeqCst);

@@ -3,6 +3,7 @@
 
 use crate::arch::tsc;
 use crate::vcpu::Vcpu;
+use crate::virt;
 use acrn_sched::{CAPACITY, EntityId, Params, Policy, Scheduler};
 use core::sync::atomic::Ordering;
 
@@ -24,7 +25,8 @@ pub struct Turn {
     pub picked: Option<(usize, &'static Vcpu)>,
     /// Host TSC at which the turn ends; `u64::MAX` while nobody else wants the CPU.
     pub end: u64,
-    /// Host TSC of the earliest timer of all members; `u64::MAX` for none.
+    /// Host TSC of the earliest timer of all members that the host's timer has to watch;
+    /// `u64::MAX` for none.
     pub deadline: u64,
 }
 
@@ -76,18 +78,7 @@ impl RunQueue {
                 deadline: u64::MAX,
             };
         };
-        let mut deadline = u64::MAX;
-        let mut rest = self.taken;
-        while rest != 0 {
-            let slot = rest.trailing_zeros();
-            rest &= rest - 1;
-            let timer = self.members[slot as usize].map_or(u64::MAX, |vcpu| {
-                vcpu.shared.deadline.load(Ordering::Relaxed)
-            });
-            // One that is due is looked at when its vCPU runs; the host timer need not say it again.
-            if timer > now {
-                deadline = deadline.min(timer);
-            }
+        for (slot, timer) in timers(&self.members, self.taken) {
             if woken >> slot & 1 != 0 || timer <= now {
                 scheduler.wake(EntityId(slot as u8), now);
             }
@@ -98,10 +89,20 @@ impl RunQueue {
         if let Some((_, vcpu)) = picked {
             vcpu.shared.on_cpu.store(true, Ordering::SeqCst);
         }
+        // The processor watches the one that runs, where it can. One that is due is looked at when
+        // its vCPU runs; the host timer need not say it again.
+        let watched = match picked {
+            Some((slot, _)) if virt::keeps_deadlines() => self.taken & !(1 << slot),
+            _ => self.taken,
+        };
+        let deadline = timers(&self.members, watched)
+            .map(|(_, timer)| timer)
+            .filter(|timer| *timer > now)
+            .min();
         Turn {
             picked,
             end: scheduler.next_tick(now).unwrap_or(u64::MAX),
-            deadline,
+            deadline: deadline.unwrap_or(u64::MAX),
         }
     }
 
@@ -121,4 +122,22 @@ impl RunQueue {
             scheduler.yield_now(now);
         }
     }
+}
+
+/// The slots of a set with the times at which their vCPUs' timers are due.
+fn timers(
+    members: &[Option<&'static Vcpu>; CAPACITY],
+    mut slots: u32,
+) -> impl Iterator<Item = (usize, u64)> {
+    core::iter::from_fn(move || {
+        if slots == 0 {
+            return None;
+        }
+        let slot = slots.trailing_zeros() as usize;
+        slots &= slots - 1;
+        let timer = members[slot].map_or(u64::MAX, |vcpu| {
+            vcpu.shared.deadline.load(Ordering::Relaxed)
+        });
+        Some((slot, timer))
+    })
 }

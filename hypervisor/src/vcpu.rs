@@ -5,13 +5,14 @@
 //! [`Vcpu::local`], either by the run loop of its CPU while [`Shared::on_cpu`] is set, or by a
 //! hypercall that has stopped the VM and waited for `on_cpu` to fall.
 
+use crate::arch::apic;
 use crate::exit::PendingIo;
 use crate::percpu;
 use crate::stats::{ExitRing, ExitStats};
 use crate::virt::{Registers, VirtCpu};
 use crate::vm::Vm;
 use acrn_abi::{PcpuId, VcpuId, Vector, VmId};
-use acrn_vdev::lapic::{PostedInterrupts, VLapic};
+use acrn_vdev::lapic::{Posted, PostedInterrupts, VLapic};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -29,6 +30,8 @@ pub mod request {
     /// The VM is to be switched off, or reset, by its Device Model.
     pub const OFF: u32 = 1 << 8;
     pub const RESET: u32 = 1 << 9;
+    /// A [`FLUSH`] of which note was taken before it could be done.
+    pub const LATE_FLUSH: u32 = 1 << 10;
 }
 
 /// Why a vCPU does not run.
@@ -79,8 +82,6 @@ pub struct Shared {
     wait: AtomicU8,
     /// Host TSC at which its timer is due; `u64::MAX` for never.
     pub deadline: AtomicU64,
-    /// A flush that was taken note of before it could be done.
-    pub on_cpu_flush: AtomicBool,
     /// Counts how often its state was replaced, so that a CPU knows what it has loaded.
     pub generation: AtomicU32,
     /// Exits by reason.
@@ -167,7 +168,6 @@ impl Vcpu {
                 on_cpu: AtomicBool::new(false),
                 wait: AtomicU8::new(Wait::Stopped as u8),
                 deadline: AtomicU64::new(u64::MAX),
-                on_cpu_flush: AtomicBool::new(false),
                 generation: AtomicU32::new(0),
                 stats: ExitStats::new(),
             },
@@ -221,6 +221,12 @@ impl Vcpu {
         Wait::from_u8(self.shared.wait.load(Ordering::Relaxed))
     }
 
+    /// Whether it waits for nothing.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.shared.wait.load(Ordering::Relaxed) == Wait::Nothing as u8
+    }
+
     /// Sets why it does not run.
     pub fn set_wait(&self, wait: Wait) {
         self.shared.wait.store(wait as u8, Ordering::SeqCst);
@@ -236,10 +242,21 @@ impl Vcpu {
         crate::run::kick(cpu);
     }
 
+    /// Lets its CPU take what was posted, in the guest or before it enters it again.
+    fn notify(&self) {
+        let cpu = percpu::get(self.pcpu());
+        // The own CPU is not in a guest now, and looks before it enters one.
+        if cpu.id() != percpu::current_id() {
+            apic::send_fixed(cpu.apic_id.load(Ordering::Relaxed), apic::NOTIFY_VECTOR);
+        }
+    }
+
     /// Posts an interrupt and wakes it.
     pub fn post(&self, vector: Vector, level: bool) {
-        if self.shared.posted.post(vector, level) {
-            self.wake();
+        match self.shared.posted.post(vector, level) {
+            Posted::Already => {}
+            Posted::Notify => self.notify(),
+            Posted::Wake => self.wake(),
         }
     }
 

@@ -196,6 +196,11 @@ impl Capabilities {
         if !tpr || !controls.secondary.contains(virtualizes) {
             controls.secondary -= virtualizes;
         }
+        let posts = controls.exit.contains(Exits::ACKNOWLEDGE_INTERRUPT)
+            && controls.secondary.contains(Secondary::INTERRUPT_DELIVERY);
+        if !posts {
+            controls.pin -= Pin::POSTED_INTERRUPTS;
+        }
         // Windows are opened when they are needed.
         controls.primary -= Primary::INTERRUPT_WINDOW | Primary::NMI_WINDOW;
         // Translations of a VPID have to be dropped one by one, or at least all at once.
@@ -338,6 +343,24 @@ mod tests {
             let secondary = caps.controls().unwrap().secondary;
             assert!(!secondary.intersects(Secondary::APIC_VIRTUALIZATION));
         }
+    }
+
+    #[test]
+    fn interrupts_are_posted_only_with_what_that_needs() {
+        let posts = |msr_index: u32, bit: u32| {
+            let caps = Capabilities::read(|index| match index {
+                _ if index == msr_index => full(index) & !(1 << (32 + bit)),
+                _ => full(index),
+            });
+            caps.controls()
+                .unwrap()
+                .pin
+                .contains(Pin::POSTED_INTERRUPTS)
+        };
+        assert!(posts(0, 0));
+        assert!(!posts(msr::TRUE_PIN, 7));
+        assert!(!posts(msr::TRUE_EXIT, 15));
+        assert!(!posts(msr::SECONDARY, 9));
     }
 
     #[test]

@@ -174,14 +174,14 @@ impl Controls {
     /// What is used where the processor has it. Of CR8 exits and the TPR shadow one is needed; of
     /// the instructions each is left out where CPUID has none.
     pub const WELCOME: Self = Self {
-        pin: Pin::empty(),
+        pin: Pin::PREEMPTION_TIMER.union(Pin::POSTED_INTERRUPTS),
         primary: Primary::TPR_SHADOW,
         secondary: Secondary::APIC_VIRTUALIZATION
             .union(Secondary::VPID)
             .union(Secondary::RDTSCP)
             .union(Secondary::INVPCID)
             .union(Secondary::PAUSE_LOOP),
-        exit: Exits::empty(),
+        exit: Exits::ACKNOWLEDGE_INTERRUPT,
         entry: Entry::empty(),
     };
 }

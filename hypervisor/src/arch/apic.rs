@@ -11,6 +11,8 @@ pub const TIMER_VECTOR: u8 = 0xf0;
 pub const KICK_VECTOR: u8 = 0xf1;
 /// Vector of the hypervisor's UART.
 pub const UART_VECTOR: u8 = 0xf2;
+/// Vector at which a processor in a guest takes what was posted for it.
+pub const NOTIFY_VECTOR: u8 = 0xf3;
 /// Spurious interrupt vector.
 pub const SPURIOUS_VECTOR: u8 = 0xff;
 

@@ -42,6 +42,12 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, exit: Exit) -> Next {
         Exit::Hlt => halt(vcpu, local),
         Exit::Pause => skip(local, 2, Next::Yield),
         Exit::Interrupt | Exit::InterruptWindow | Exit::Nmi => Next::Continue,
+        Exit::Deadline => {
+            // The run loop looks whether it is due.
+            let deadline = vcpu.shared.deadline.load(Ordering::Relaxed);
+            local.virt.use_deadline(deadline != u64::MAX);
+            Next::Continue
+        }
         Exit::NmiWindow => {
             local.virt.end_nmi();
             Next::Continue

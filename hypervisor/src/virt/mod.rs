@@ -12,7 +12,7 @@ mod vmx;
 
 use acrn_abi::{Gpa, Vector};
 use acrn_memory::{MapError, Mapping};
-use acrn_vdev::lapic::VLapic;
+use acrn_vdev::lapic::{PostedInterrupts, VLapic};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Registers of a guest that the vendor's hardware does not keep.
@@ -132,6 +132,8 @@ pub enum Exit {
     Interrupt,
     /// The guest can take an interrupt now.
     InterruptWindow,
+    /// The time of [`VirtCpu::set_time_left`] has come, more or less.
+    Deadline,
     /// A host NMI is pending.
     Nmi,
     /// The guest can take an NMI now.
@@ -162,7 +164,7 @@ pub enum Exit {
 
 impl Exit {
     /// Number of distinct reasons that are counted.
-    pub const REASONS: usize = 23;
+    pub const REASONS: usize = 24;
 
     /// Names in the order of [`Exit::reason`].
     pub const NAMES: [&'static str; Self::REASONS] = [
@@ -188,6 +190,7 @@ impl Exit {
         "exception",
         "control-reg",
         "eoi",
+        "deadline",
         "ioreq",
     ];
 
@@ -217,6 +220,7 @@ impl Exit {
             Exit::Exception(..) => 19,
             Exit::ControlRegister => 20,
             Exit::EndOfInterrupt(..) => 21,
+            Exit::Deadline => 22,
         }
     }
 }
@@ -465,6 +469,15 @@ pub fn enable() -> Result<(), &'static str> {
     }
 }
 
+/// Whether [`VirtCpu::use_deadline`] works.
+#[inline]
+pub fn keeps_deadlines() -> bool {
+    match Vendor::of_this_machine() {
+        Vendor::Svm => false,
+        Vendor::Vmx => vmx::keeps_deadlines(),
+    }
+}
+
 /// Bytes of a bitmap that says which MSRs pass through. VMX has two halves: the second is for
 /// guests whose local APIC the processor virtualizes.
 pub const MSR_BITMAP_SIZE: usize = 8192;
@@ -527,14 +540,15 @@ impl VirtCpu {
         Self::Svm(svm::SvmCpu::new())
     }
 
-    /// Sets up what does not change while the VM lives, and the state after reset.
-    pub fn configure(&mut self, config: &VirtConfig) {
+    /// Sets up what does not change while the VM lives, and the state after reset. Interrupts for
+    /// the vCPU are left in `posted`.
+    pub fn configure(&mut self, config: &VirtConfig, posted: &'static PostedInterrupts) {
         match (Vendor::of_this_machine(), &self) {
             (Vendor::Svm, Self::Svm(_)) | (Vendor::Vmx, Self::Vmx(_)) => {}
             (Vendor::Svm, _) => *self = Self::Svm(svm::SvmCpu::new()),
             (Vendor::Vmx, _) => *self = Self::Vmx(vmx::VmxCpu::new()),
         }
-        vendor!(self, cpu => cpu.configure(config));
+        vendor!(self, cpu => cpu.configure(config, posted));
     }
 
     /// State after INIT; the registers too.
@@ -598,6 +612,13 @@ contract! {
     fn tsc_offset(self: &Self) -> u64;
     /// Sets the offset that hardware adds to the TSC.
     fn set_tsc_offset(self: &mut Self, offset: u64);
+    /// Whether the guest has to be left by a certain time, which [`Self::set_time_left`] says
+    /// before each entry. Whether the processor can.
+    fn use_deadline(self: &mut Self, on: bool) -> bool;
+    /// Leaves the guest with [`Exit::Deadline`] about `ticks` of the TSC after the next entry.
+    fn set_time_left(self: &mut Self, ticks: u64);
+    /// Whether the processor takes what is posted for the vCPU when it is notified.
+    fn takes_posted(self: &Self) -> bool;
     /// The nested tables have changed: old translations go before the next entry.
     fn request_flush(self: &mut Self);
     /// Whether an exception, interrupt or NMI was being delivered when the guest stopped, or is
@@ -622,9 +643,12 @@ contract! {
     fn finish_instruction(self: &mut Self, registers: &mut Registers);
     /// Runs the guest until the next exit. What the local APIC has requested is delivered as soon
     /// as the guest allows it; afterwards the APIC knows what was delivered, and the task
-    /// priority. `window`: tell when the guest could take another interrupt.
+    /// priority. `window`: tell when the guest could take another interrupt. `posted` is what the
+    /// vCPU was configured with.
     fn enter(self: &mut Self, registers: &mut Registers, slot: usize, lapic: &mut VLapic,
-        window: bool) -> Exit;
+        window: bool, posted: &PostedInterrupts) -> Exit;
+    /// The vector behind [`Exit::Interrupt`], if the processor has acknowledged it already.
+    fn acknowledged(self: &Self) -> Option<u8>;
     /// The access behind [`Exit::Io`].
     fn port_access(self: &Self) -> IoExit;
     /// The access behind [`Exit::NestedFault`].

@@ -1,6 +1,14 @@
 //! What both entry stubs do with the registers that hardware does not switch. `{xmm}` and `{mxcsr}` are
 //! the places of these fields in [`Registers`](super::Registers).
 
+// SSE control and status after reset, which the hypervisor's code expects.
+core::arch::global_asm!(
+    ".section .rodata",
+    ".balign 4",
+    "host_mxcsr: .long 0x1f80",
+    ".section .text"
+);
+
 /// Loads the guest's registers from RDI but for RAX and RSP; RDI last. Flags stay.
 macro_rules! load_guest {
     () => {
@@ -41,7 +49,7 @@ macro_rules! load_guest {
 }
 
 /// Saves the guest's registers but for RAX and RSP, directly behind the exit: the place to save them
-/// is on top of the stack. It is in RDI afterwards; RCX is lost.
+/// is on top of the stack. It is in RDI afterwards; RCX is lost. MXCSR is the host's.
 macro_rules! save_guest {
     () => {
         r#"
@@ -79,6 +87,7 @@ macro_rules! save_guest {
     movaps [rdi + {xmm} + 224], xmm14
     movaps [rdi + {xmm} + 240], xmm15
     stmxcsr [rdi + {mxcsr}]
+    ldmxcsr [rip + host_mxcsr]
 "#
     };
 }

@@ -50,7 +50,7 @@ pub(crate) fn lapic(data: &[u8]) {
                 let _ = lapic.read_msr(0x800 + u32::from(source.u8()), now);
             }
             7 => {
-                posted.post(Vector(source.u8()), source.u8() % 2 == 0);
+                let _ = posted.post(Vector(source.u8()), source.u8() % 2 == 0);
                 lapic.absorb(&posted);
             }
             8 => {

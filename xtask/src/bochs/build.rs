@@ -13,11 +13,12 @@ use crate::stamp::Inputs;
 
 const PACKAGE: &str = "bochs";
 /// Our changes, each with its reason at its beginning.
-const PATCHES: [&str; 5] = [
+const PATCHES: [&str; 6] = [
     "xtask/bochs/idle.patch",
     "xtask/bochs/interrupts.patch",
     "xtask/bochs/virtual-interrupt.patch",
     "xtask/bochs/exceptions.patch",
+    "xtask/bochs/posted.patch",
     "xtask/bochs/ticks.patch",
 ];
 /// Both vendors' virtualization, the devices that our machine has, and none that it has not.

@@ -31,7 +31,7 @@ pub use base::{APIC_BASE_ADDRESS, ApicBase};
 pub use icr::{Icr, Shorthand};
 pub use identity::LapicIdentity;
 pub use page::{Changed, readable};
-pub use posted::PostedInterrupts;
+pub use posted::{Posted, PostedInterrupts};
 pub use route::{Targets, route, route_ipi};
 pub use timer::MIN_PERIOD;
 pub use vectors::VectorSet;

@@ -46,6 +46,12 @@ pub fn readable() -> impl Iterator<Item = u32> {
 }
 
 impl VLapic {
+    /// What has changed.
+    #[inline]
+    pub fn changed(&self) -> Changed {
+        self.changed
+    }
+
     /// What has changed; asked once.
     #[inline]
     pub fn take_changed(&mut self) -> Changed {

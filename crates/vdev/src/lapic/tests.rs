@@ -119,8 +119,8 @@ fn eoi_names_the_trigger_mode_and_an_idle_eoi_does_nothing() {
 fn posted_interrupts_arrive_with_their_trigger_mode() {
     let (mut lapic, posted) = (enabled(), PostedInterrupts::new());
     assert!(!lapic.absorb(&posted));
-    posted.post(Vector(0x31), true);
-    posted.post(Vector(0xe0), false);
+    let _ = posted.post(Vector(0x31), true);
+    let _ = posted.post(Vector(0xe0), false);
     assert!(lapic.absorb(&posted));
     assert_eq!(take(&mut lapic), Some(0xe0));
     assert_eq!(
@@ -145,7 +145,7 @@ fn a_software_disabled_lapic_drops_new_interrupts_and_keeps_the_old() {
     let (mut lapic, posted) = (enabled(), PostedInterrupts::new());
     lapic.request(Vector(0x31), false);
     write(&mut lapic, SVR, 0xff);
-    posted.post(Vector(0x41), false);
+    let _ = posted.post(Vector(0x41), false);
     lapic.absorb(&posted);
     assert!(posted.is_empty());
     assert!(!lapic.request(Vector(0x42), false));
@@ -255,7 +255,7 @@ fn an_error_entry_with_an_illegal_vector_does_not_loop() {
 #[test]
 fn posted_illegal_vectors_are_errors() {
     let (mut lapic, posted) = (enabled(), PostedInterrupts::new());
-    posted.post(Vector(2), false);
+    let _ = posted.post(Vector(2), false);
     lapic.absorb(&posted);
     assert_eq!(lapic.pending_ignoring_tpr(), None);
     write(&mut lapic, ESR, 0);
@@ -554,7 +554,7 @@ proptest! {
                 Op::WriteMsr(msr, value) => drop(lapic.write_msr(msr, value, now)),
                 Op::Request(vector, level) => drop(lapic.request(Vector(vector), level)),
                 Op::Post(vector, level) => {
-                    posted.post(Vector(vector), level);
+                    let _ = posted.post(Vector(vector), level);
                     lapic.absorb(&posted);
                     prop_assert!(posted.is_empty());
                 }

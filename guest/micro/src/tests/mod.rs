@@ -87,6 +87,7 @@ pub const TESTS: &[Entry] = &[
     ("vm_life", true, vm::life),
     ("vm_lending", true, vm::lending),
     ("vm_fault", true, vm::fault),
+    ("vm_refused", false, vm::refused),
     ("vm_real_mode", true, modes::real_mode),
     ("vm_read_only", true, vm::read_only),
     ("vm_hostile", true, hostile::user_vm),

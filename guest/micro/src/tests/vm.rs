@@ -119,6 +119,10 @@ impl UserVm {
 
     /// 32-bit mode without paging, at `rip`.
     pub(super) fn set_registers(&self, rip: u64) -> i64 {
+        hypercall(Id::SET_VCPU_REGS, self.id, address(&Self::flat(rip)))
+    }
+
+    fn flat(rip: u64) -> VcpuRegs {
         let mut block = VcpuRegs::default();
         let regs = &mut block.regs;
         regs.rip = rip;
@@ -129,6 +133,15 @@ impl UserVm {
         regs.ss_sel = 0x18;
         regs.ds_sel = 0x18;
         regs.es_sel = 0x18;
+        block
+    }
+
+    /// 32-bit mode with PAE paging, at `rip`.
+    fn set_pae_paging(&self, rip: u64, cr3: u64) -> i64 {
+        let mut block = Self::flat(rip);
+        block.regs.cr0 = 0x8000_0011;
+        block.regs.cr3 = cr3;
+        block.regs.cr4 = 0x20;
         hypercall(Id::SET_VCPU_REGS, self.id, address(&block))
     }
 
@@ -533,6 +546,32 @@ pub(super) fn fault(t: &Test) {
             }
             Err(result) => expect!(t, false, "preparing the VM: {result}"),
         }
+    }
+    cpu::disable_interrupts();
+}
+
+/// A state that SET_VCPU_REGS takes, and that the processor refuses to enter with: reserved bits in
+/// the page-directory pointers of PAE paging, which are memory.
+pub(super) fn refused(t: &Test) {
+    const POINTERS: usize = 0x3000;
+    cpu::enable_interrupts();
+    match UserVm::prepared(b"refused", 0, COUNTING) {
+        Ok(vm) => {
+            MEMORY.0[POINTERS / 4].store(7, Ordering::SeqCst);
+            let result = vm.set_pae_paging(CODE as u64, POINTERS as u64);
+            expect!(t, result == 0, "SET_VCPU_REGS: {result}");
+            expect!(t, vm.start() == 0, "START_VM");
+            let wanted = port(DIRECTION_WRITE, 0x404, 2, 5 << 10 | 1 << 13);
+            let got = request();
+            expect!(
+                t,
+                got.as_ref() == Some(&wanted),
+                "{got:x?} instead of {wanted:x?}"
+            );
+            vm.answer(0);
+            expect!(t, vm.destroy() == 0, "DESTROY_VM");
+        }
+        Err(result) => expect!(t, false, "preparing the VM: {result}"),
     }
     cpu::disable_interrupts();
 }

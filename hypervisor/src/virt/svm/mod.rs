@@ -13,7 +13,7 @@ use super::{
 use crate::arch::cpu::{self, efer, msr};
 use crate::percpu;
 use acrn_abi::{Gpa, Vector};
-use acrn_vdev::lapic::VLapic;
+use acrn_vdev::lapic::{PostedInterrupts, VLapic};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 use vmcb::{Vmcb, exit_code, int_ctl, intercept1, intercept2};
@@ -110,7 +110,7 @@ impl SvmCpu {
     }
 
     /// Sets up what does not change while the VM lives, and the state after reset.
-    pub fn configure(&mut self, config: &VirtConfig) {
+    pub fn configure(&mut self, config: &VirtConfig, _posted: &'static PostedInterrupts) {
         self.vmcb = Vmcb::new();
         let control = &mut self.vmcb.control;
         // #DB and #AC are the guest's own, but a guest can make the processor raise them without end
@@ -298,6 +298,28 @@ impl SvmCpu {
         self.vmcb.control.tsc_offset = offset;
     }
 
+    /// There is no such timer.
+    #[inline]
+    pub fn use_deadline(&mut self, _on: bool) -> bool {
+        false
+    }
+
+    /// There is no such timer.
+    #[inline]
+    pub fn set_time_left(&mut self, _ticks: u64) {}
+
+    /// That would be AVIC, which is not used.
+    #[inline]
+    pub fn takes_posted(&self) -> bool {
+        false
+    }
+
+    /// Host interrupts stay pending at an exit.
+    #[inline]
+    pub fn acknowledged(&self) -> Option<u8> {
+        None
+    }
+
     /// Another nested table root, after the VM was rebuilt.
     pub fn request_flush(&mut self) {
         self.flush = true;
@@ -431,6 +453,7 @@ impl SvmCpu {
         slot: usize,
         lapic: &mut VLapic,
         window: bool,
+        _posted: &PostedInterrupts,
     ) -> Exit {
         self.offer_interrupt(lapic, window);
         let control = &mut self.vmcb.control;

@@ -248,9 +248,6 @@ svm_left:
     add rsp, 8
     pop rax                          // host state
     vmload rax                       // host TR, FS, GS
-    push 0x1f80
-    ldmxcsr [rsp]
-    add rsp, 8
     stgi
     pop r15
     pop r14

@@ -4,9 +4,9 @@
 use super::instruction::{self, read};
 use super::{MSR_BITMAP, TPR, VmxCpu};
 use crate::virt::Registers;
-use acrn_vdev::lapic::{Changed, VLapic};
-use acrn_vmx::exit::{self, event};
-use acrn_vmx::{Field, Primary, Secondary};
+use acrn_vdev::lapic::{Changed, PostedInterrupts, VLapic};
+use acrn_vmx::exit::{self, event, reason};
+use acrn_vmx::{Field, Pin, Primary, Secondary};
 
 impl VmxCpu {
     /// Sees to it that what is requested is delivered as soon as possible.
@@ -17,15 +17,19 @@ impl VmxCpu {
         lapic: &mut VLapic,
         window: bool,
     ) {
-        let (mut primary, mut threshold) = (self.primary, 0);
-        primary.set(Primary::INTERRUPT_WINDOW, window);
         self.virtual_apic.set_word(TPR, lapic.tpr().into());
         if self.keeps_apic {
-            let changed = lapic.take_changed() | self.unshown;
-            if !changed.is_empty() {
-                self.show(lapic, changed);
+            if !(lapic.changed() | self.unshown).is_empty() {
+                self.show(lapic);
             }
-        } else if !window && let Some(vector) = lapic.pending_ignoring_tpr() {
+            if window != self.primary.contains(Primary::INTERRUPT_WINDOW) {
+                self.set_primary(self.primary ^ Primary::INTERRUPT_WINDOW);
+            }
+            return;
+        }
+        let (mut primary, mut threshold) = (self.primary, 0);
+        primary.set(Primary::INTERRUPT_WINDOW, window);
+        if !window && let Some(vector) = lapic.pending_ignoring_tpr() {
             let vector = vector.0;
             if vector >> 4 <= lapic.tpr() >> 4 {
                 threshold = vector >> 4;
@@ -42,10 +46,10 @@ impl VmxCpu {
 
     /// Tells the local APIC what was delivered since the last entry, and the task priority.
     #[inline]
-    pub(super) fn collect_interrupt(&mut self, lapic: &mut VLapic) {
+    pub(super) fn collect_interrupt(&mut self, lapic: &mut VLapic, posted: &PostedInterrupts) {
         if self.keeps_apic {
             let status = read(Field::GuestInterruptStatus) as u16;
-            if status != self.status {
+            if status != self.status || !posted.is_empty() {
                 self.status = status;
                 lapic.adopt(|at| self.virtual_apic.word(at));
             }
@@ -53,9 +57,25 @@ impl VmxCpu {
             lapic.delivered(vector);
         }
         let tpr = self.virtual_apic.word(TPR) as u8;
-        if tpr & 0xf0 != lapic.tpr() & 0xf0 {
+        if (tpr ^ lapic.tpr()) & 0xf0 != 0 {
             lapic.set_tpr(tpr & 0xf0);
         }
+    }
+
+    /// Whether the processor takes what is posted when it is notified.
+    #[inline]
+    pub fn takes_posted(&self) -> bool {
+        self.controls.pin.contains(Pin::POSTED_INTERRUPTS)
+    }
+
+    /// The vector behind [`crate::virt::Exit::Interrupt`], where exits acknowledge interrupts.
+    #[inline]
+    pub fn acknowledged(&self) -> Option<u8> {
+        let info = match self.reason as u16 {
+            reason::EXTERNAL_INTERRUPT => read(Field::ExitInterruptionInfo) as u32,
+            _ => 0,
+        };
+        (info & exit::EVENT_VALID != 0).then_some(info as u8)
     }
 
     /// The exit for a priority that falls below `class`. Without a shadow of the task priority,
@@ -71,7 +91,8 @@ impl VmxCpu {
 
     /// Brings the register page up to date, and what the processor derives from it.
     #[cold]
-    fn show(&mut self, lapic: &VLapic, changed: Changed) {
+    fn show(&mut self, lapic: &mut VLapic) {
+        let changed = lapic.take_changed() | self.unshown;
         self.unshown = Changed::empty();
         lapic.show(changed, |at, value| self.virtual_apic.set_word(at, value));
         if changed.contains(Changed::VECTORS) {
@@ -86,6 +107,9 @@ impl VmxCpu {
         }
         if changed.contains(Changed::REGISTERS) {
             self.set_x2apic(lapic.is_x2apic());
+            // One that is off drops what is posted.
+            let takes = self.takes_posted() && lapic.is_enabled();
+            self.set_pin(Pin::POSTED_INTERRUPTS, takes);
         }
     }
 

@@ -5,8 +5,8 @@
 
 use super::instruction::{self, read};
 use super::{MACHINE, VmxCpu};
-use crate::arch::cpu::{cr0, cr4, efer};
-use crate::virt::{NotAllowed, Registers};
+use crate::arch::cpu::{cr0, cr4, efer, physical_address_bits};
+use crate::virt::{ControlState, NotAllowed, Registers};
 use acrn_abi::Gpa;
 use acrn_vmx::{Capabilities, Field};
 
@@ -21,6 +21,26 @@ pub fn masks(caps: &Capabilities) -> [u64; 2] {
         must0 & !(cr0::PE | cr0::PG) | !may0 | cr0::CD | cr0::NW,
         must4 | !(may4 & OWN_CR4),
     ]
+}
+
+/// The top-level entries of PAE paging; none are present in another mode.
+fn pdptes(control: &ControlState, memory: &impl Fn(Gpa) -> Option<u64>) -> [u64; 4] {
+    let pae = control.cr0 & cr0::PG != 0
+        && control.cr4 & cr4::PAE != 0
+        && control.efer & (efer::LMA | efer::LME) == 0;
+    let table = control.cr3 & 0xffff_ffe0;
+    core::array::from_fn(|index| match pae {
+        true => memory(Gpa(table + index as u64 * 8)).unwrap_or(0),
+        false => 0,
+    })
+}
+
+/// Whether the processor takes such a set of top-level entries (SDM volume 3A, 5.4.1).
+fn valid_pdptes(control: &ControlState, memory: &impl Fn(Gpa) -> Option<u64>) -> bool {
+    let bits = physical_address_bits();
+    pdptes(control, memory)
+        .into_iter()
+        .all(|entry| !acrn_vmx::check::is_refused_pdpte(entry, bits))
 }
 
 impl VmxCpu {
@@ -48,22 +68,13 @@ impl VmxCpu {
 
     /// With PAE paging the top-level entries are part of the VMCS.
     pub(super) fn load_pdptes(&mut self, memory: &impl Fn(Gpa) -> Option<u64>) {
-        let control = self.control();
-        let pae = control.cr0 & cr0::PG != 0
-            && control.cr4 & cr4::PAE != 0
-            && control.efer & efer::LMA == 0;
-        if !pae {
-            return;
-        }
-        let table = control.cr3 & 0xffff_ffe0;
         let fields = [
             Field::GuestPdpte0,
             Field::GuestPdpte1,
             Field::GuestPdpte2,
             Field::GuestPdpte3,
         ];
-        for (index, field) in fields.into_iter().enumerate() {
-            let entry = memory(Gpa(table + index as u64 * 8)).unwrap_or(0);
+        for (field, entry) in fields.into_iter().zip(pdptes(&self.control(), memory)) {
             // SAFETY: the guest's part.
             unsafe { instruction::write(field, entry) };
         }
@@ -82,8 +93,15 @@ impl VmxCpu {
         match (qualification & 15, qualification >> 4 & 3) {
             (0, 0) => self.move_to_cr0(given, &memory)?,
             (3, 0) => {
+                let new = ControlState {
+                    cr3: given & !(1 << 63),
+                    ..self.control()
+                };
+                if !valid_pdptes(&new, &memory) {
+                    return Err(NotAllowed);
+                }
                 // SAFETY: the guest's part.
-                unsafe { instruction::write(Field::GuestCr3, given & !(1 << 63)) };
+                unsafe { instruction::write(Field::GuestCr3, new.cr3) };
                 self.load_pdptes(&memory);
                 self.flush = true;
             }
@@ -118,7 +136,9 @@ impl VmxCpu {
             || starts && long && old.cr4 & cr4::PAE == 0
             || starts && long && read(Field::GuestCsAccess) & 1 << 13 != 0
             || stops && (old.cr4 & cr4::PCIDE != 0 || self.is_64_bit());
-        if refused {
+        let new = ControlState { cr0: value, ..old };
+        let reloads = starts || (value ^ old.cr0) & (cr0::CD | cr0::NW) != 0;
+        if refused || reloads && !valid_pdptes(&new, memory) {
             return Err(NotAllowed);
         }
         self.write_cr0(value);
@@ -128,7 +148,7 @@ impl VmxCpu {
                 false => old.efer & !efer::LMA,
             });
         }
-        if starts || stops || (value ^ old.cr0) & (cr0::CD | cr0::NW) != 0 {
+        if reloads || stops {
             self.load_pdptes(memory);
             self.flush = true;
         }

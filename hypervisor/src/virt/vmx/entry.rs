@@ -48,7 +48,8 @@ vmx_enter:
     vmresume
     jmp 4f
 3:  vmlaunch
-4:  mov eax, 1                       // not entered: the guest's registers are as they were
+4:  ldmxcsr [rip + host_mxcsr]       // not entered: the guest's registers are as they were
+    mov eax, 1
     jc 5f
     mov eax, {has_error}
     jmp 5f
@@ -59,9 +60,7 @@ vmx_left:
     r#"
     mov [rdi], rax
     xor eax, eax
-5:  push 0x1f80
-    ldmxcsr [rsp]
-    add rsp, 16                      // and the registers' address
+5:  add rsp, 8                       // the registers' address
     pop r15
     pop r14
     pop r13

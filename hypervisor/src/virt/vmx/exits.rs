@@ -5,7 +5,7 @@ use super::{MACHINE, TPR, UNKNOWN, VmxCpu, entry};
 use crate::arch::cpu::{self, efer};
 use crate::virt::{Exit, IoExit, NestedFault, Registers, SegmentName, exception, gpr};
 use acrn_abi::{Gpa, Vector};
-use acrn_vdev::lapic::VLapic;
+use acrn_vdev::lapic::{PostedInterrupts, VLapic};
 use acrn_vmx::exit::{self, event, reason};
 use acrn_vmx::{Field, check};
 use core::fmt;
@@ -18,6 +18,7 @@ impl VmxCpu {
         _slot: usize,
         lapic: &mut VLapic,
         window: bool,
+        posted: &PostedInterrupts,
     ) -> Exit {
         self.offer_interrupt(registers, lapic, window);
         if self.flush {
@@ -55,14 +56,14 @@ impl VmxCpu {
             return Exit::InvalidState;
         }
         self.launched = true;
-        self.rsp = read(Field::GuestRsp);
-        self.rflags = read(Field::GuestRflags);
+        let (rsp, rflags) = (read(Field::GuestRsp), read(Field::GuestRflags));
+        (self.rsp, self.rflags) = (rsp, rflags);
         registers.rip = read(Field::GuestRip);
-        registers.gpr[gpr::RSP] = self.rsp;
-        registers.rflags = self.rflags;
+        registers.gpr[gpr::RSP] = rsp;
+        registers.rflags = rflags;
         self.interruptibility = read(Field::GuestInterruptibility) as u32;
         self.event = 0;
-        self.collect_interrupt(lapic);
+        self.collect_interrupt(lapic, posted);
         self.decode()
     }
 
@@ -110,6 +111,7 @@ impl VmxCpu {
             reason::PAUSE => Exit::Pause,
             reason::INTERRUPT_WINDOW | reason::TPR_BELOW_THRESHOLD => Exit::InterruptWindow,
             reason::NMI_WINDOW => Exit::NmiWindow,
+            reason::PREEMPTION_TIMER => Exit::Deadline,
             reason::EXCEPTION_OR_NMI => self.exception(),
             reason::VMCALL => Exit::Hypercall,
             reason::CONTROL_REGISTER => Exit::ControlRegister,

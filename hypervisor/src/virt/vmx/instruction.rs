@@ -50,10 +50,11 @@ with_region!(
 #[inline(always)]
 pub fn read(field: Field) -> u64 {
     let value;
-    // SAFETY: reads from the current VMCS. The callers have one, and read fields that exist
-    // where their control is on.
+    // SAFETY: reads from the current VMCS, which is no memory of the program's. The callers have one,
+    // and read fields that exist where their control is on.
     unsafe {
-        asm!("vmread {}, {}", out(reg) value, in(reg) field as u64, options(nostack));
+        asm!("vmread {}, {}", out(reg) value, in(reg) field as u64,
+            options(nomem, nostack));
     }
     value
 }
@@ -67,7 +68,7 @@ pub fn read(field: Field) -> u64 {
 pub unsafe fn write(field: Field, value: u64) {
     // SAFETY: the caller's duty.
     unsafe {
-        asm!("vmwrite {}, {}", in(reg) field as u64, in(reg) value, options(nostack));
+        asm!("vmwrite {}, {}", in(reg) field as u64, in(reg) value, options(nomem, nostack));
     }
 }
 

@@ -11,16 +11,18 @@ mod events;
 mod exits;
 mod instruction;
 mod state;
+mod timer;
 
 use super::image::{Image, RESET_DR6};
 use super::{Missing, VirtConfig};
 use crate::arch::cpu::{self, msr};
 use crate::percpu::{self, Page};
 use acrn_abi::{Gpa, PcpuId, Vector};
-use acrn_vdev::lapic::Changed;
-use acrn_vmx::{Capabilities, Controls, Field, Primary, Secondary};
+use acrn_vdev::lapic::{Changed, PostedInterrupts};
+use acrn_vmx::{Capabilities, Controls, Field, Pin, Primary, Secondary};
 use instruction::Scope;
 use spin::Once;
+pub use timer::keeps_deadlines;
 
 /// What this kind of processor can do, and how vCPUs are run on it.
 static MACHINE: Once<(Capabilities, Controls)> = Once::new();
@@ -152,6 +154,8 @@ pub struct VmxCpu {
     /// Register page of the TPR shadow.
     virtual_apic: Page,
     config: VirtConfig,
+    /// Address of the posted-interrupt descriptor.
+    posted: u64,
     controls: Controls,
     /// The control fields have not been written.
     fresh: bool,
@@ -170,8 +174,11 @@ pub struct VmxCpu {
     cr0_mask: u64,
     cr4_mask: u64,
     /// What the VMCS has.
+    pin: Pin,
     primary: Primary,
     threshold: u8,
+    /// The preemption timer counts once in `1 << timer_shift` ticks.
+    timer_shift: u8,
     rsp: u64,
     rflags: u64,
     /// Guest interruptibility, as in the VMCS.
@@ -217,6 +224,7 @@ impl VmxCpu {
                 io_bitmap: 0,
                 msr_bitmap: 0,
             },
+            posted: 0,
             controls: Controls::REQUIRED,
             fresh: true,
             image: Some(Image::RESET),
@@ -229,8 +237,10 @@ impl VmxCpu {
             tsc_offset: 0,
             cr0_mask: !0,
             cr4_mask: !0,
+            pin: Pin::empty(),
             primary: Primary::empty(),
             threshold: 0,
+            timer_shift: 0,
             rsp: UNKNOWN,
             rflags: UNKNOWN,
             interruptibility: 0,
@@ -251,16 +261,20 @@ impl VmxCpu {
     }
 
     /// Sets up what does not change while the VM lives, and the state after reset.
-    pub fn configure(&mut self, config: &VirtConfig) {
+    pub fn configure(&mut self, config: &VirtConfig, posted: &'static PostedInterrupts) {
         if let Some((caps, controls)) = MACHINE.get() {
             self.vmcs.set_word(0, caps.revision);
             self.controls = *controls;
+            self.timer_shift = caps.preemption_timer_shift;
             [self.cr0_mask, self.cr4_mask] = control_register::masks(caps);
         }
         self.config = *config;
+        self.posted = &raw const *posted as u64;
         self.fresh = true;
         self.host = None;
         self.flush = true;
+        // Off until there is a deadline, and until the guest turns its local APIC on.
+        self.pin = self.controls.pin - Pin::PREEMPTION_TIMER - Pin::POSTED_INTERRUPTS;
         self.primary = self.controls.primary;
         self.threshold = 0;
         self.keeps_apic = self

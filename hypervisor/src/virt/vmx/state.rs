@@ -3,12 +3,12 @@
 use super::instruction::{self, read};
 use super::{SWITCHED, UNKNOWN, VmxCpu, entry};
 use crate::arch::cpu::{self, efer, msr};
-use crate::arch::segment;
+use crate::arch::{apic, segment};
 use crate::percpu;
 use crate::virt::image::{Image, RESET_DR6, RESET_DR7, RESET_PAT};
 use crate::virt::{ControlState, Registers, Segment, SegmentName, StartState, exception};
 use acrn_vdev::lapic::Changed;
-use acrn_vmx::{Entry, Field, Primary, Secondary};
+use acrn_vmx::{Entry, Field, Pin, Primary, Secondary};
 
 impl VmxCpu {
     pub(super) fn write_controls(&mut self) {
@@ -16,7 +16,7 @@ impl VmxCpu {
         let c = &self.controls;
         let exceptions = 1 << exception::DB | 1 << exception::AC;
         let fields = [
-            (PinControls, u64::from(c.pin.bits())),
+            (PinControls, u64::from(self.pin.bits())),
             (PrimaryControls, c.primary.bits().into()),
             (SecondaryControls, c.secondary.bits().into()),
             (ExitControls, c.exit.bits().into()),
@@ -56,6 +56,9 @@ impl VmxCpu {
                 &raw const self.virtual_apic as u64,
             );
             self.set_if(shadow, TprThreshold, 0);
+            let posts = c.pin.contains(Pin::POSTED_INTERRUPTS);
+            self.set_if(posts, PostedInterruptVector, apic::NOTIFY_VECTOR.into());
+            self.set_if(posts, PostedInterruptDescriptor, self.posted);
             self.set_if(pause, PleGap, 128);
             self.set_if(pause, PleWindow, 4096);
         }
