@@ -42,6 +42,7 @@ pub use choice::{
 pub use config::{Board, BoardCpu, BoardPci, Config, Range};
 pub use encode::encode;
 pub use error::{Error, Path, Problem};
+pub use field::{Field, Record};
 pub use list::List;
 pub use machine::{Machine, Mismatch};
 pub use options::{CacheMask, Capacities, Console, Features, HiddenDevice, Options, SharedRegion};
@@ -64,8 +65,9 @@ pub const MAX_BOOTARGS: usize = 2047;
 pub const MAX_TAG: usize = 31;
 /// Longest name of a shared memory region, in bytes.
 pub const MAX_REGION_NAME: usize = 27;
-/// Most vUARTs of a VM. Number 0 is its console.
-pub const MAX_VUARTS: usize = 8;
+/// Most vUARTs of a VM: its console, number 0; 8 lines; and those through which the Service VM and the
+/// others tell each other to shut down.
+pub const MAX_VUARTS: usize = 24;
 /// Most PCI devices that a VM is given.
 pub const MAX_PCI_DEVICES: usize = 64;
 /// Most pieces of host memory of a VM.

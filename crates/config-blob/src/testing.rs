@@ -46,6 +46,7 @@ pub(crate) fn with_example<R>(with: impl FnOnce(&mut Config<'_>) -> R) -> R {
         gpa: Gpa(0x8000_0000),
         hpa: Hpa(0xfeb0_0000),
         size: 0x20000,
+        io: false,
     };
     let mut bars = [Bar::default(); 6];
     bars[0] = bar;

@@ -159,6 +159,8 @@ fields! {
         hpa: Hpa,
         /// Its size, in bytes; 0 if there is none.
         size: u64,
+        /// Whether it is I/O ports, not memory.
+        io: bool,
     }
 
     /// A device without PCI.
@@ -183,7 +185,7 @@ fields! {
 }
 
 impl Vm<'_> {
-    /// Whether the VM is in this bit mask's CPUs: bit n for CPU n.
+    /// Its CPUs as bits: bit n for CPU n.
     pub fn cpu_mask(&self) -> u64 {
         self.vcpus.iter().fold(0, |mask, vcpu| {
             mask | 1u64.checked_shl(vcpu.pcpu.0.into()).unwrap_or(0)

@@ -3,20 +3,26 @@
 //!
 //! The way of a scenario: [`xml`] reads a text into a tree that forgets nothing; [`model`] turns the tree
 //! into structures that are declared once, in [`scenario`] and [`board`], together with everything that
-//! people should know about each element.
+//! people should know about each element; [`validate`] judges them by its rules; [`allocate`] decides what
+//! they leave open; [`build`] encodes the result with `acrn-config-blob`, whose types the hypervisor reads.
+//! [`migrate`] brings older files up to date, [`diff`] compares, [`presets`] has files to begin with.
 
 #![forbid(unsafe_code)]
 
+pub mod allocate;
 pub mod board;
+mod build;
 mod file;
 pub mod finding;
 pub mod model;
 mod parse;
 pub mod presets;
 pub mod scenario;
+pub mod validate;
 pub mod xml;
 
 pub use board::Board;
+pub use build::{Built, build, plan};
 pub use file::{BoardFile, File, LoadError, Model, ScenarioFile};
 pub use finding::{Finding, Severity};
 pub use scenario::Scenario;
