@@ -8,6 +8,7 @@
 //! * [`System::decode`] gives operands and length of privileged instructions, for processors whose
 //!   exits do not report them.
 //! * [`StringIo`] is INS and OUTS.
+//! * [`task`] switches tasks, for processors that leave that to the hypervisor.
 //! * [`paging`] walks the guest's page tables, to fetch the instruction and to find its operands.
 //!
 //! Bytes, registers and tables come from the guest and may change while they are read: every
@@ -27,6 +28,7 @@ pub mod paging;
 mod plain;
 mod string_io;
 mod system;
+pub mod task;
 #[cfg(test)]
 mod tests;
 

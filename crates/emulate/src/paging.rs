@@ -186,6 +186,45 @@ impl WalkContext {
             walk.narrow()
         }
     }
+
+    /// Whether a load of CR3 is allowed with regard to the page-directory pointers that it brings with
+    /// PAE paging: none that is present may have reserved bits (SDM 4.4.1). Other ways of paging have
+    /// none.
+    ///
+    /// # Errors
+    /// An address where the guest has no memory.
+    pub fn has_valid_pointers(&self, memory: &impl GuestPhysical) -> Result<bool, Gpa> {
+        let pae = Self::has(self.cr0, CR0_PG)
+            && Self::has(self.cr4, CR4_PAE)
+            && !Self::has(self.efer, EFER_LMA);
+        if !pae {
+            return Ok(true);
+        }
+        for index in 0..4 {
+            let at = Gpa((self.cr3 & 0xffff_ffe0) + index * 8);
+            let entry = memory.read_u64(at).ok_or(at)?;
+            if entry & PRESENT != 0 && entry & (self.reserved_in_pointers() | 1 << 5) != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reserved bits of every 64-bit entry.
+    fn reserved_wide(&self) -> u64 {
+        let beyond = ADDRESS & !((1u64 << self.physical_bits.min(52)) - 1);
+        if self.efer & EFER_NXE == 0 {
+            beyond | NO_EXECUTE
+        } else {
+            beyond
+        }
+    }
+
+    /// Reserved bits of a page-directory pointer of PAE paging. Bit 5 is one, too, but QEMU sets it as
+    /// if it were an accessed bit.
+    fn reserved_in_pointers(&self) -> u64 {
+        self.reserved_wide() | NO_EXECUTE | 0x1c6
+    }
 }
 
 struct Walk<'a, M> {
@@ -225,21 +264,11 @@ impl<M: GuestPhysical> Walk<'_, M> {
         Ok(())
     }
 
-    /// Reserved bits of every 64-bit entry.
-    fn reserved_wide(&self) -> u64 {
-        let beyond = ADDRESS & !((1u64 << self.context.physical_bits.min(52)) - 1);
-        if self.context.efer & EFER_NXE == 0 {
-            beyond | NO_EXECUTE
-        } else {
-            beyond
-        }
-    }
-
     /// Tables of 64-bit entries: `levels` levels from `table` on.
     fn wide(&self, table: u64, levels: u8, rights: Rights) -> Result<Translation, WalkError> {
         let mut rights = rights;
         let mut table = table;
-        let reserved = self.reserved_wide();
+        let reserved = self.context.reserved_wide();
         let mut level = levels;
         loop {
             let shift = 12 + 9 * (u32::from(level) - 1);
@@ -263,12 +292,11 @@ impl<M: GuestPhysical> Walk<'_, M> {
         }
     }
 
-    /// PAE: four page-directory-pointer entries without rights, then two levels. Bit 5 of the entries
-    /// is reserved, too, but QEMU sets it as if it were an accessed bit.
+    /// PAE: four page-directory-pointer entries without rights, then two levels.
     fn pae(&self) -> Result<Translation, WalkError> {
         let at = Gpa((self.context.cr3 & 0xffff_ffe0) + (self.gva.0 >> 30 & 3) * 8);
         let entry = self.memory.read_u64(at).ok_or(WalkError::NoTable(at))?;
-        self.check_entry(entry, self.reserved_wide() | NO_EXECUTE | 0x1c6)?;
+        self.check_entry(entry, self.context.reserved_in_pointers())?;
         self.wide(entry & ADDRESS, 2, Rights::ALL)
     }
 

@@ -4,6 +4,7 @@ mod oracle;
 mod paging;
 mod semantics;
 mod system;
+mod task;
 
 use acrn_abi::Gva;
 

@@ -18,6 +18,7 @@ mod pci;
 mod schedule;
 mod shell;
 mod source;
+mod task;
 
 pub use source::Source;
 
@@ -42,6 +43,11 @@ pub const TARGETS: &[Target] = &[
         name: "paging",
         run: paging::run,
         seeds: none,
+    },
+    Target {
+        name: "task",
+        run: task::run,
+        seeds: task::seeds,
     },
     Target {
         name: "multiboot",

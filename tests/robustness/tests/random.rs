@@ -113,7 +113,7 @@ macro_rules! targets {
 }
 
 targets! {
-    decoder paging multiboot bzimage cmdline acpi hypercalls pci lapic ioapic pic uart memory
+    decoder paging task multiboot bzimage cmdline acpi hypercalls pci lapic ioapic pic uart memory
     schedule shell
 }
 
