@@ -7,6 +7,7 @@ pub mod io;
 pub mod ioreq;
 pub mod mmio;
 pub mod msr;
+mod task;
 
 use crate::arch::cpu;
 use crate::vcpu::{Local, Vcpu, Wait};
@@ -53,6 +54,7 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, exit: Exit) -> Next {
             Next::Continue
         }
         Exit::ControlRegister => control_register(vcpu, local),
+        Exit::TaskSwitch => task::handle(vcpu, local),
         Exit::Xsetbv => xsetbv(local),
         // Writing back loses nothing, while INVD would drop other VMs' data.
         Exit::Wbinvd | Exit::Invd => {

@@ -11,6 +11,8 @@ mod svm;
 mod vmx;
 
 use acrn_abi::{Gpa, Vector};
+use acrn_emulate::task;
+pub use acrn_emulate::task::SegmentRegister as Segment;
 use acrn_memory::{MapError, Mapping};
 use acrn_vdev::lapic::{PostedInterrupts, VLapic};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -140,6 +142,8 @@ pub enum Exit {
     NmiWindow,
     /// An access to a control register that is left to [`VirtCpu::access_control_register`].
     ControlRegister,
+    /// A switch to another task, which [`VirtCpu::task_switch`] describes.
+    TaskSwitch,
     /// XSETBV.
     Xsetbv,
     /// WBINVD.
@@ -164,7 +168,7 @@ pub enum Exit {
 
 impl Exit {
     /// Number of distinct reasons that are counted.
-    pub const REASONS: usize = 24;
+    pub const REASONS: usize = 25;
 
     /// Names in the order of [`Exit::reason`].
     pub const NAMES: [&'static str; Self::REASONS] = [
@@ -191,6 +195,7 @@ impl Exit {
         "control-reg",
         "eoi",
         "deadline",
+        "task-switch",
         "ioreq",
     ];
 
@@ -221,22 +226,9 @@ impl Exit {
             Exit::ControlRegister => 20,
             Exit::EndOfInterrupt(..) => 21,
             Exit::Deadline => 22,
+            Exit::TaskSwitch => 23,
         }
     }
-}
-
-/// A segment register with its hidden part. `access` has the layout of VMX access rights
-/// (SDM 25.4.1), which ACRN's interface uses too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segment {
-    /// Selector.
-    pub selector: u16,
-    /// Access rights; bit 16 unusable.
-    pub access: u32,
-    /// Limit in bytes.
-    pub limit: u32,
-    /// Linear base.
-    pub base: u64,
 }
 
 /// Segment registers by the number in an instruction's encoding; then the system ones.
@@ -578,6 +570,16 @@ impl VirtCpu {
     ) -> Result<(), NotAllowed> {
         vendor!(self, cpu => cpu.access_control_register(registers, memory))
     }
+
+    /// Loads the task that was switched to: all of `state`.
+    pub fn set_task(
+        &mut self,
+        registers: &mut Registers,
+        state: &task::State,
+        memory: impl Fn(Gpa) -> Option<u64>,
+    ) {
+        vendor!(self, cpu => cpu.set_task(registers, state, memory));
+    }
 }
 
 contract! {
@@ -653,6 +655,11 @@ contract! {
     fn port_access(self: &Self) -> IoExit;
     /// The access behind [`Exit::NestedFault`].
     fn nested_fault(self: &Self) -> NestedFault;
+    /// The switch behind [`Exit::TaskSwitch`], and what it begins with. An event that a task gate
+    /// was to deliver is the caller's from now on. `None` where the processor switches tasks by
+    /// itself.
+    fn task_switch(self: &mut Self, registers: &Registers)
+        -> Option<(task::Request, task::State)>;
     /// Shows the vendor's part of a state dump.
     fn dump(self: &Self, out: &mut dyn core::fmt::Write) -> core::fmt::Result;
 }

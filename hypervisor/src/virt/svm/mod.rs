@@ -13,6 +13,7 @@ use super::{
 use crate::arch::cpu::{self, efer, msr};
 use crate::percpu;
 use acrn_abi::{Gpa, Vector};
+use acrn_emulate::task;
 use acrn_vdev::lapic::{PostedInterrupts, VLapic};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -548,6 +549,20 @@ impl SvmCpu {
             fetch: control.exit_info1 & 16 != 0,
             page_walk: control.exit_info1 >> 33 & 1 != 0,
         }
+    }
+
+    /// The processor switches tasks by itself.
+    pub fn task_switch(&mut self, _registers: &Registers) -> Option<(task::Request, task::State)> {
+        None
+    }
+
+    /// Never asked for: there are no switches to complete.
+    pub fn set_task(
+        &mut self,
+        _registers: &mut Registers,
+        _state: &task::State,
+        _memory: impl Fn(Gpa) -> Option<u64>,
+    ) {
     }
 
     /// Shows the vendor's part of a state dump.

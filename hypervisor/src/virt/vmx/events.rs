@@ -9,7 +9,7 @@ use acrn_vmx::exit::{self, event, reason};
 use acrn_vmx::{Field, Primary};
 
 /// Guest interruptibility (SDM 25.4.2).
-mod blocked {
+pub(super) mod blocked {
     pub const BY_STI: u32 = 1 << 0;
     pub const BY_MOV_SS: u32 = 1 << 1;
     pub const BY_NMI: u32 = 1 << 3;

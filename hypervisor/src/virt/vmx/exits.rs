@@ -115,6 +115,7 @@ impl VmxCpu {
             reason::EXCEPTION_OR_NMI => self.exception(),
             reason::VMCALL => Exit::Hypercall,
             reason::CONTROL_REGISTER => Exit::ControlRegister,
+            reason::TASK_SWITCH => Exit::TaskSwitch,
             reason::XSETBV => Exit::Xsetbv,
             reason::WBINVD => Exit::Wbinvd,
             reason::INVD => Exit::Invd,

@@ -11,6 +11,7 @@ mod events;
 mod exits;
 mod instruction;
 mod state;
+mod task;
 mod timer;
 
 use super::image::{Image, RESET_DR6};
