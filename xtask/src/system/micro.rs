@@ -59,12 +59,12 @@ pub(super) fn interrupts(context: &Context) -> Result<Outcome> {
     }
 }
 
-/// The processor's modes. Bochs checks what QEMU does not: limits in real mode. Of the vendors, AMD's
-/// processor switches tasks by itself.
+/// The processor's modes and its tasks. Bochs checks what QEMU does not: limits in real mode, and some
+/// corners of task switches.
 pub(super) fn modes(context: &Context) -> Result<Outcome> {
     let tests = match context.emulator {
         Emulator::Qemu => "modes,tasks",
-        Emulator::Bochs => "modes,strict_modes",
+        Emulator::Bochs => "modes,tasks,strict_modes,strict_tasks",
     };
     hold(context, tests, 1)
 }
@@ -158,7 +158,7 @@ pub(super) fn models(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(without_hypervisor());
     }
-    let tests = "cpuid,cpuid_policy,msr,virtualization,xsetbv,debug,timer,priority,smp,ipi,memory,vm_life,vm_neighbour";
+    let tests = "cpuid,cpuid_policy,msr,virtualization,xsetbv,debug,timer,priority,tasks,smp,ipi,memory,vm_life,vm_neighbour";
     let (fit, unfit) = match context.emulator {
         Emulator::Qemu => (AMD_MODELS, UNFIT_AMD),
         Emulator::Bochs => (INTEL_MODELS, UNFIT_INTEL),

@@ -93,7 +93,7 @@ excursion_start:
     movl %edx, OLD_GS + 4(%rdi)
     sgdt OLD_GDT(%rdi)
     sidt OLD_IDT(%rdi)
-    movw $63, POINTER(%rdi)
+    movw $0xff, POINTER(%rdi)
     movq $BASE + GDT, POINTER + 2(%rdi)
     lgdt POINTER(%rdi)
     pushq $8
@@ -341,21 +341,6 @@ enter_8086:
     pushl %eax
     iretl
 
-tasks:
-    movl $0x12345678, %esi
-    clts
-    .byte 0x9a                           # lcall
-    .long 0
-    .short 56
-    xorl %eax, %eax
-    str %ax
-    note 82, %eax
-    note 83, %esi
-    movl %cr0, %eax
-    andl $8, %eax
-    note 84, %eax
-    clts
-
     # Long mode, as it was.
 home:
     movl $0x600d, BASE + MARKER
@@ -421,16 +406,6 @@ page32:
     movl %ebp, BASE + LAST
     jmp *%ebx
 
-# The other task: notes where it is and goes back.
-other_task:
-    xorl %eax, %eax
-    str %ax
-    note 80, %eax
-    movzwl BASE + 0x7000, %eax
-    note 81, %eax
-    iretl
-    jmp other_task
-
 .code16
 undefined16:
     movl $6, LAST
@@ -445,14 +420,10 @@ page16:
 call16:
     incl CALLS
     iretw
-.code64
-.global excursion_end
-excursion_end:
 .balign 4
 .global excursion_offsets
 excursion_offsets:
     .long undefined32 - excursion_start, protection32 - excursion_start, page32 - excursion_start
     .long undefined16 - excursion_start, protection16 - excursion_start, page16 - excursion_start
-    .long call16 - excursion_start, other_task - excursion_start
-    .long 0, 0, 0
+    .long call16 - excursion_start
 .section .text

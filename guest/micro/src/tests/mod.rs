@@ -18,6 +18,7 @@ mod modes;
 mod neighbour;
 mod processors;
 mod shadow;
+mod tasks;
 mod timers;
 mod virtualization;
 mod vm;
@@ -74,7 +75,8 @@ pub const TESTS: &[Entry] = &[
     ("string_io", true, devices::string_io),
     ("modes", true, excursion::modes),
     ("strict_modes", true, excursion::strict),
-    ("tasks", true, excursion::tasks),
+    ("tasks", true, tasks::tasks),
+    ("strict_tasks", true, tasks::strict),
     ("code_edges", true, modes::code_edges),
     ("moving_code", true, code::moving),
     ("string_endless", true, devices::endless_string),
