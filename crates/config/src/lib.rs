@@ -12,12 +12,16 @@
 pub mod allocate;
 pub mod board;
 mod build;
+pub mod cli;
+pub mod diff;
 mod file;
 pub mod finding;
+pub mod migrate;
 pub mod model;
 mod parse;
 pub mod presets;
 pub mod scenario;
+pub mod tree;
 pub mod validate;
 pub mod xml;
 

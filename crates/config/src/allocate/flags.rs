@@ -75,7 +75,8 @@ pub fn guest_flags(vm: &Vm, board: &Board, scenario: &Scenario, notes: &mut Note
     };
     let set = POLICIES.iter().filter(|(.., applies)| applies(&input));
     set.fold(VmFlags::empty(), |flags, (flag, why, _)| {
-        notes.add(&vm.name, "flag", format!("{flag:?}"), *why);
+        let name = flag.iter_names().map(|(name, _)| name).collect::<String>();
+        notes.add(&vm.name, "flag", name, *why);
         flags | *flag
     })
 }

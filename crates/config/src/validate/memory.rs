@@ -54,7 +54,7 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// The size of a VM's memory, in MiB. Where pieces of host memory are given, they are the memory.
-pub(crate) fn megabytes(vm: &Vm) -> i64 {
+pub fn megabytes(vm: &Vm) -> i64 {
     match vm.memory.regions.as_slice() {
         [] => vm.memory.size,
         regions => regions

@@ -16,7 +16,8 @@ mod vms;
 use crate::board::{Cpu, PciFunction};
 pub(crate) use devices::pins;
 pub(crate) use links::console_port;
-pub(crate) use memory::{megabytes, range};
+pub use memory::megabytes;
+pub(crate) use memory::range;
 
 use crate::finding::usable;
 use crate::{Board, BoardFile, Finding, Scenario, ScenarioFile, Severity};

@@ -92,6 +92,11 @@ fn first_mask(s: &mut Scenario) -> &mut crate::scenario::CachePolicy {
 
 const CASES: &[Case] = &[
     Case(
+        "board-name",
+        |_, s| s.board = Some("other".to_owned()),
+        |_, s| s.board = None,
+    ),
+    Case(
         "some-vm",
         |_, s| s.vms.clear(),
         |_, s| s.hv.capacities.max_vms = 4,

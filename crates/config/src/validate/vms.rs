@@ -5,6 +5,12 @@ use crate::scenario::BuildType;
 use acrn_config_blob::{KernelKind, LoadOrder, MAX_VMS, NO_VM, VmKind};
 
 pub(super) const RULES: &[Rule] = &[
+    warning(
+        "board-name",
+        "the scenario is for the board",
+        "use the board file that the scenario names, or change its attribute board",
+        board_name,
+    ),
     error(
         "some-vm",
         "there is at least one VM, and there are not more than MAX_VM_NUM",
@@ -108,6 +114,17 @@ pub(super) const RULES: &[Rule] = &[
         kernel_tag,
     ),
 ];
+
+fn board_name(c: &Context<'_>, hits: &mut Hits) {
+    if let (Some(board), Some(wanted)) = (&c.board.name, &c.scenario.board) {
+        if board != wanted {
+            hits.add(
+                "",
+                format!("the scenario is for board {wanted}, this is board {board}"),
+            );
+        }
+    }
+}
 
 fn some_vm(c: &Context<'_>, hits: &mut Hits) {
     let (count, max) = (c.scenario.vms.len(), c.scenario.hv.capacities.max_vms);

@@ -207,6 +207,12 @@ impl Element {
         Some(element)
     }
 
+    /// Takes away the first element of that name for which `is` holds.
+    pub fn remove_where(&mut self, name: &str, is: impl Fn(&Self) -> bool) -> Option<Self> {
+        let index = self.named(name).position(is)?;
+        self.remove(name, index)
+    }
+
     /// `<name/>` needs two tags now.
     fn open_up(&mut self) {
         if self

@@ -1,0 +1,268 @@
+//! The commands that do something with files.
+
+use super::args::Files;
+use super::{Error, Output};
+use crate::diff::{Difference, leaves};
+use crate::tree::Tree;
+use crate::validate::is_valid;
+use crate::{Board, BoardFile, Finding, Scenario, ScenarioFile, presets};
+use acrn_config_blob::{Config, header};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+fn load(files: &Files) -> Result<(BoardFile, ScenarioFile), Error> {
+    Ok((
+        BoardFile::load(&files.board)?,
+        ScenarioFile::load(&files.scenario)?,
+    ))
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Io {
+        file: path.display().to_string(),
+        source,
+    })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    fs::write(path, bytes).map_err(|source| Error::Io {
+        file: path.display().to_string(),
+        source,
+    })
+}
+
+/// Whether bytes are a binary configuration and not a text.
+pub(super) fn is_config(bytes: &[u8]) -> bool {
+    bytes.starts_with(&header::MAGIC)
+}
+
+pub(super) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<Config<'a>, Error> {
+    Config::parse(bytes).map_err(|source| Error::Config {
+        file: path.display().to_string(),
+        source: Box::new(source),
+    })
+}
+
+fn text(findings: &[Finding]) -> String {
+    findings
+        .iter()
+        .map(|finding| format!("{finding}\n"))
+        .collect()
+}
+
+fn judged(findings: &[Finding]) -> Output {
+    let list: Vec<_> = findings.iter().map(Finding::json).collect();
+    let ok = is_valid(findings);
+    Output {
+        remarks: text(findings),
+        json: json!({ "valid": ok, "findings": list }),
+        ok,
+        ..Output::default()
+    }
+}
+
+/// Also allocates: that memory does not suffice is known only then.
+pub(super) fn validate(files: &Files) -> Result<Output, Error> {
+    let (board, scenario) = load(files)?;
+    let findings = match crate::plan(&board, &scenario) {
+        Ok((_, findings)) | Err(findings) => findings,
+    };
+    let mut output = judged(&findings);
+    output.text = match output.ok {
+        true => format!("{} is valid on {}\n", scenario.name, board.name),
+        false => format!("{} is not valid on {}\n", scenario.name, board.name),
+    };
+    Ok(output)
+}
+
+pub(super) fn migrate(
+    scenario: &Path,
+    launch: Option<&Path>,
+    output: Option<&Path>,
+) -> Result<Output, Error> {
+    let mut file = ScenarioFile::load(scenario)?;
+    let launch = launch.map(ScenarioFile::load).transpose()?;
+    let changes = crate::migrate::migrate(
+        &mut file.document,
+        launch.as_ref().map(|file| &file.document),
+    );
+    let name = output.map_or_else(|| file.name.clone(), |path| path.display().to_string());
+    let new = file.document.to_string();
+    let findings = ScenarioFile::parse(&name, &new)?.findings;
+    if let Some(path) = output {
+        write(path, new.as_bytes())?;
+    }
+    let mut remarks = String::new();
+    for change in &changes {
+        let _ = writeln!(
+            remarks,
+            "{}:{}: {}: {}",
+            file.name, change.line, change.path, change.what
+        );
+    }
+    let list: Vec<_> = changes
+        .iter()
+        .map(|change| json!({ "path": change.path, "line": change.line, "what": change.what }))
+        .collect();
+    let left: Vec<_> = findings.iter().map(Finding::json).collect();
+    let text = if output.is_some() {
+        format!("{} changes\n", changes.len())
+    } else {
+        new.clone()
+    };
+    let json = json!({ "changes": list, "findings": left, "scenario": new });
+    Ok(Output {
+        text,
+        remarks: remarks + &self::text(&findings),
+        json,
+        ok: true,
+    })
+}
+
+pub(super) fn allocate(files: &Files) -> Result<Output, Error> {
+    let (board, scenario) = load(files)?;
+    let (plan, findings) = match crate::plan(&board, &scenario) {
+        Ok(planned) => planned,
+        Err(findings) => return Ok(judged(&findings)),
+    };
+    let mut printed = String::new();
+    let mut names: Vec<&str> = vec![crate::allocate::HYPERVISOR];
+    names.extend(scenario.model.vms.iter().map(|vm| vm.name.as_str()));
+    for name in names {
+        let _ = writeln!(printed, "{name}");
+        for decision in plan
+            .decisions
+            .iter()
+            .filter(|decision| decision.who == name)
+        {
+            let _ = writeln!(
+                printed,
+                "  {}: {} ({})",
+                decision.what, decision.value, decision.why
+            );
+        }
+    }
+    let list: Vec<_> = plan
+        .decisions
+        .iter()
+        .map(|d| json!({ "for": d.who, "what": d.what, "value": d.value, "why": d.why }))
+        .collect();
+    Ok(Output {
+        text: printed,
+        json: json!({ "decisions": list }),
+        ..judged(&findings)
+    })
+}
+
+pub(super) fn build(files: &Files, output: &Path) -> Result<Output, Error> {
+    let (board, scenario) = load(files)?;
+    let built = match crate::build(&board, &scenario) {
+        Ok(built) => built,
+        Err(findings) => return Ok(judged(&findings)),
+    };
+    write(output, &built.blob)?;
+    let path = output.display().to_string();
+    let mut result = judged(&built.findings);
+    result.text = format!(
+        "{path}: {} bytes for {} VMs\n",
+        built.blob.len(),
+        scenario.model.vms.len()
+    );
+    result.json["output"] = json!(path);
+    result.json["bytes"] = json!(built.blob.len());
+    Ok(result)
+}
+
+pub(super) fn inspect(path: &Path) -> Result<Output, Error> {
+    let bytes = read(path)?;
+    let tree = Tree::of_config(&parse(path, &bytes)?);
+    Ok(Output {
+        text: tree.lines(),
+        json: tree.json(),
+        ok: true,
+        ..Output::default()
+    })
+}
+
+/// Names and values of whatever a file is.
+fn values(path: &Path) -> Result<Vec<(String, String)>, Error> {
+    let bytes = read(path)?;
+    if is_config(&bytes) {
+        return Ok(Tree::of_config(&parse(path, &bytes)?).leaves());
+    }
+    let root = ScenarioFile::load(path)?.document.root;
+    let is_board = root.child("processors").is_some();
+    Ok(leaves(
+        &root,
+        if is_board {
+            Board::schema()
+        } else {
+            Scenario::schema()
+        },
+    ))
+}
+
+pub(super) fn diff(first: &Path, second: &Path) -> Result<Output, Error> {
+    let differences = crate::diff::diff(&values(first)?, &values(second)?);
+    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(absent)".to_owned());
+    let line = |d: &Difference| format!("{}: {} | {}\n", d.path, shown(&d.first), shown(&d.second));
+    let list: Vec<_> = differences
+        .iter()
+        .map(|d| json!({ "path": d.path, "first": d.first, "second": d.second }))
+        .collect();
+    let text = differences.iter().map(line).collect();
+    Ok(Output {
+        text,
+        json: json!({ "differences": list }),
+        ok: true,
+        ..Output::default()
+    })
+}
+
+pub(super) fn preset(name: Option<&str>, directory: &Path) -> Result<Output, Error> {
+    let Some(name) = name else {
+        return Ok(list_presets());
+    };
+    let preset = presets::preset(name).ok_or_else(|| Error::NoPreset(name.to_owned()))?;
+    let files = [
+        (directory.join("board.xml"), preset.board),
+        (directory.join(format!("{name}.xml")), preset.scenario),
+    ];
+    for (path, contents) in &files {
+        // A board that is there already may be the same: several presets are for one.
+        let there = fs::read(path).is_ok_and(|old| old != contents.as_bytes());
+        if there {
+            return Err(Error::Exists(path.display().to_string()));
+        }
+    }
+    for (path, contents) in &files {
+        write(path, contents.as_bytes())?;
+    }
+    let paths: Vec<_> = files
+        .iter()
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    Ok(Output {
+        text: paths.join("\n") + "\n",
+        json: json!({ "files": paths }),
+        ok: true,
+        ..Output::default()
+    })
+}
+
+fn list_presets() -> Output {
+    let line = |preset: &presets::Preset| format!("{:<12} {}\n", preset.name, preset.help);
+    let list: Vec<_> = presets::PRESETS
+        .iter()
+        .map(|p| json!({ "name": p.name, "help": p.help }))
+        .collect();
+    let text = presets::PRESETS.iter().map(line).collect();
+    Output {
+        text,
+        json: json!({ "presets": list }),
+        ok: true,
+        ..Output::default()
+    }
+}

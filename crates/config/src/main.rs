@@ -1,0 +1,7 @@
+//! The program `acrn-config`; see [`acrn_config::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    acrn_config::cli::main()
+}
