@@ -9,7 +9,7 @@ pub const MAGIC: [u8; 8] = *b"ACRNcfg\0";
 /// blobs are made anew from their XML files, not migrated.
 pub const VERSION: u16 = 1;
 /// Size of the header, in bytes.
-pub const SIZE: usize = 24;
+pub const SIZE: usize = 20;
 
 /// The header of a blob whose body has that length and checksum.
 pub(crate) fn make(body_length: u32, crc: u32) -> [u8; SIZE] {
@@ -83,12 +83,12 @@ mod tests {
         assert_eq!(
             body(&bytes),
             Err(Error::Length {
-                claimed: 29,
-                length: 28
+                claimed: 25,
+                length: 24
             })
         );
         let mut bytes = blob(b"hello");
-        bytes[25] ^= 1;
+        bytes[21] ^= 1;
         assert!(matches!(body(&bytes), Err(Error::Checksum { .. })));
     }
 }

@@ -5,7 +5,7 @@
 //! [`encode`] writes a [`Config`] whose lists are slices. A hypervisor without a module can make its
 //! built-in default of the same types.
 //!
-//! The format: a header of 24 bytes ([`header`]), then the fields of [`Config`] in the order of their
+//! The format: a header of 20 bytes ([`header`]), then the fields of [`Config`] in the order of their
 //! declaration, little endian, without padding. A list is a `u16` count and records of one size; a
 //! text is a `u16` length and UTF-8. There are no pointers, so nothing can point astray.
 //!

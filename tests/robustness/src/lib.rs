@@ -1,4 +1,4 @@
-//! Everything of the hypervisor that reads foreign bytes, as functions of one byte string.
+//! Everything that reads foreign bytes, as functions of one byte string.
 //!
 //! A function takes its input apart, feeds it to the code in question and asserts what must hold
 //! whatever the input is. Two things call them: `tests/random.rs` here, with some hundred thousand
@@ -10,6 +10,7 @@
 mod acpi;
 mod boot;
 mod calls;
+mod config;
 mod controllers;
 mod decoder;
 mod memory;
@@ -113,6 +114,21 @@ pub const TARGETS: &[Target] = &[
         name: "shell",
         run: shell::run,
         seeds: shell::seeds,
+    },
+    Target {
+        name: "config",
+        run: config::blob,
+        seeds: config::blob_seeds,
+    },
+    Target {
+        name: "scenario",
+        run: config::scenario,
+        seeds: config::scenario_seeds,
+    },
+    Target {
+        name: "board",
+        run: config::board,
+        seeds: config::board_seeds,
     },
 ];
 

@@ -114,7 +114,7 @@ macro_rules! targets {
 
 targets! {
     decoder paging task multiboot bzimage cmdline acpi hypercalls pci lapic ioapic pic uart memory
-    schedule shell
+    schedule shell config scenario board
 }
 
 #[test]

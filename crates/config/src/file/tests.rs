@@ -192,11 +192,72 @@ fn round_trip<T: Model + Group + PartialEq + Clone + std::fmt::Debug>(seed: u64)
     assert_eq!(again.model, file.model, "{text}\n{written}");
 }
 
+impl Random {
+    /// Gives a value here and there another that is in order by itself.
+    fn change(&mut self, element: &mut Element, items: &[Item]) {
+        for child in element.elements_mut() {
+            let Some(item) = items.iter().find(|item| item.name == child.name) else {
+                continue;
+            };
+            let leaf = item.children().is_empty();
+            if leaf && self.below(40) == 0 {
+                child.set_text(&self.text(item));
+            }
+            self.change(child, item.children());
+        }
+    }
+}
+
+fn changed(seed: u64, preset: &crate::presets::Preset) -> (BoardFile, ScenarioFile) {
+    let mut random = Random(seed | 1);
+    let mut board = xml::parse(preset.board).unwrap();
+    if seed.is_multiple_of(4) {
+        random.change(&mut board.root, Board::ITEMS);
+    }
+    let mut scenario = xml::parse(preset.scenario).unwrap();
+    random.change(&mut scenario.root, Scenario::ITEMS);
+    (BoardFile::of("b", board), ScenarioFile::of("s", scenario))
+}
+
+fn random<T: Model + Group>(seed: u64) -> File<T> {
+    let mut root = Element::new("acrn-config");
+    Random(seed | 1).fill(&mut root, T::ITEMS, 6);
+    File::of("random", Document::new(root))
+}
+
+/// Whatever the values are: they are judged, and what is built is what the hypervisor reads.
+fn judged(board: &BoardFile, scenario: &ScenarioFile) {
+    let findings = crate::validate::validate(board, scenario);
+    match crate::build(board, scenario) {
+        Ok(built) => drop(acrn_config_blob::Config::parse(&built.blob).unwrap()),
+        // All that a rule cannot know is whether there is room.
+        Err(found) if crate::validate::is_valid(&findings) => {
+            assert!(
+                found.iter().any(|finding| finding.rule == "allocation"),
+                "{found:#?}"
+            );
+        }
+        Err(found) => assert!(!crate::validate::is_valid(&found)),
+    }
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(100))]
     #[test]
     fn what_is_written_reads_as_the_same(seed: u64) {
         round_trip::<Scenario>(seed);
         round_trip::<Board>(seed);
+    }
+
+    #[test]
+    fn any_values_are_judged(seed: u64) {
+        let generic = crate::presets::preset("generic").unwrap();
+        judged(&BoardFile::parse("b", generic.board).unwrap(), &random(seed));
+        judged(&random(seed), &ScenarioFile::parse("s", generic.scenario).unwrap());
+        judged(&random(seed), &random(seed.wrapping_add(1)));
+        for preset in crate::presets::PRESETS {
+            let (board, scenario) = changed(seed, preset);
+            judged(&board, &scenario);
+        }
     }
 }
