@@ -1,8 +1,8 @@
 //! A board or scenario file: the text and what it means, which are changed together.
 
 use crate::finding::Finding;
-use crate::model::{Content, Reads, item};
-use crate::xml::{self, Document};
+use crate::model::{Content, Group, Item, Occurs, Place, Reads, item};
+use crate::xml::{self, Document, Element};
 use crate::{Board, Scenario};
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub type ScenarioFile = File<Scenario>;
 pub type BoardFile = File<Board>;
 
 /// What a file can be.
-pub trait Model: Content {
+pub trait Model: Content + Group {
     /// What people call such a file.
     const CALLED: &'static str;
 }
@@ -106,6 +106,18 @@ impl<T: Model> File<T> {
         self.refresh();
     }
 
+    /// Gives one element a text, such as `vm[2]/memory/size` the text `512`, and makes it and what is
+    /// around it if need be. False, and nothing is changed, if no element can be there: an unknown
+    /// name, or a number that leaves others out.
+    pub fn set(&mut self, path: &str, text: &str) -> bool {
+        let possible = can_be(&self.document.root, T::ITEMS, path);
+        if possible {
+            self.document.root.make(path).set_text(text);
+            self.refresh();
+        }
+        possible
+    }
+
     /// Reads the document anew, after it was changed.
     pub fn refresh(&mut self) {
         let mut reads = Reads::new(&self.name);
@@ -114,7 +126,27 @@ impl<T: Model> File<T> {
     }
 }
 
-fn root() -> crate::model::Item {
+/// Whether an element can be at `path` below `element`.
+fn can_be(element: &Element, items: &[Item], path: &str) -> bool {
+    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    let (name, index) = xml::step(first);
+    let Some(item) = items
+        .iter()
+        .find(|item| item.place == Place::Element && item.name == name)
+    else {
+        return false;
+    };
+    let there = element.named(name).count();
+    let fits = index < there || index == there && (index == 0 || item.occurs == Occurs::Many);
+    let absent = Element::new(name);
+    let below = element.named(name).nth(index).unwrap_or(&absent);
+    match rest {
+        "" => fits && item.children().is_empty(),
+        rest => fits && can_be(below, item.children(), rest),
+    }
+}
+
+fn root() -> Item {
     item("acrn-config", "", "")
 }
 

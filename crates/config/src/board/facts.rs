@@ -112,7 +112,14 @@ impl Board {
                 size,
             })
         };
-        let mut ram: Vec<_> = self.memory.ranges.iter().filter_map(range).collect();
+        let is_ram = |range: &&super::MemoryRange| range.id.as_deref().is_none_or(|id| id == "RAM");
+        let mut ram: Vec<_> = self
+            .memory
+            .ranges
+            .iter()
+            .filter(is_ram)
+            .filter_map(range)
+            .collect();
         if ram.is_empty() {
             ram = self.legacy_ram();
         }

@@ -19,12 +19,18 @@ model! {
     /// A board.
     pub struct Board {
         pub name: Option<String> = attribute("board", "Board", "Name of the board."),
-        pub bios_info: String = item("BIOS_INFO", "Firmware", "Vendor and version of the firmware."),
-        pub base_board_info: String = item("BASE_BOARD_INFO", "Base board", "Manufacturer and product."),
-        pub pci_device: String = item("PCI_DEVICE", "PCI devices", "What lspci says: devices and their regions."),
-        pub pci_vid_pid: String = item("PCI_VID_PID", "PCI ids", "What lspci says: vendors and devices as numbers."),
-        pub wake_vector_info: String = item("WAKE_VECTOR_INFO", "Wake vector", "Where the firmware continues after suspend to RAM."),
-        pub reset_register_info: String = item("RESET_REGISTER_INFO", "Reset register", "ACPI's reset register."),
+        pub bios_info: String = item("BIOS_INFO", "Firmware",
+            "Vendor and version of the firmware."),
+        pub base_board_info: String = item("BASE_BOARD_INFO", "Base board",
+            "Manufacturer and product."),
+        pub pci_device: String = item("PCI_DEVICE", "PCI devices",
+            "What lspci says: devices and their regions."),
+        pub pci_vid_pid: String = item("PCI_VID_PID", "PCI ids",
+            "What lspci says: vendors and devices as numbers."),
+        pub wake_vector_info: String = item("WAKE_VECTOR_INFO", "Wake vector",
+            "Where the firmware continues after suspend to RAM."),
+        pub reset_register_info: String = item("RESET_REGISTER_INFO", "Reset register",
+            "ACPI's reset register."),
         pub pm_info: String = item("PM_INFO", "Power registers", "ACPI's PM1 registers."),
         pub s3_info: String = item("S3_INFO", "Suspend", "Values that suspend the machine."),
         pub s5_info: String = item("S5_INFO", "Power off", "Values that switch the machine off."),
@@ -32,22 +38,32 @@ model! {
         pub cpu_brand: String = item("CPU_BRAND", "Processor", "What the processor calls itself."),
         pub cx_info: String = item("CX_INFO", "C-states", "Idle states."),
         pub px_info: String = item("PX_INFO", "P-states", "Frequencies."),
-        pub mmcfg_base_info: String = item("MMCFG_BASE_INFO", "PCI configuration", "Address of the PCI configuration window."),
-        pub tpm_info: String = item("TPM_INFO", "TPM", "Whether there is a trusted platform module."),
-        pub clos_info: String = item("CLOS_INFO", "Cache allocation", "Classes of service of the caches."),
-        pub iomem_info: String = item("IOMEM_INFO", "Memory map", "What Linux says of the machine's addresses."),
-        pub block_device_info: String = item("BLOCK_DEVICE_INFO", "Disks", "Partitions with file systems."),
-        pub ttys_info: String = item("TTYS_INFO", "Serial ports", "Serial ports and where they are."),
-        pub available_irq_info: String = item("AVAILABLE_IRQ_INFO", "Free interrupts", "Interrupts that no device uses."),
+        pub mmcfg_base_info: String = item("MMCFG_BASE_INFO", "PCI configuration",
+            "Address of the PCI configuration window."),
+        pub tpm_info: String = item("TPM_INFO", "TPM",
+            "Whether there is a trusted platform module."),
+        pub clos_info: String = item("CLOS_INFO", "Cache allocation",
+            "Classes of service of the caches."),
+        pub iomem_info: String = item("IOMEM_INFO", "Memory map",
+            "What Linux says of the machine's addresses."),
+        pub block_device_info: String = item("BLOCK_DEVICE_INFO", "Disks",
+            "Partitions with file systems."),
+        pub ttys_info: String = item("TTYS_INFO", "Serial ports",
+            "Serial ports and where they are."),
+        pub available_irq_info: String = item("AVAILABLE_IRQ_INFO", "Free interrupts",
+            "Interrupts that no device uses."),
         pub total_mem_info: String = item("TOTAL_MEM_INFO", "Memory", "All RAM, in KiB."),
         pub cpu_processor_info: String = item("CPU_PROCESSOR_INFO", "CPUs", "Numbers of the CPUs."),
-        pub max_msix_table_num: String = item("MAX_MSIX_TABLE_NUM", "MSI-X entries", "Most MSI-X vectors of a device."),
+        pub max_msix_table_num: String = item("MAX_MSIX_TABLE_NUM", "MSI-X entries",
+            "Most MSI-X vectors of a device."),
         pub processors: Processors = item("processors", "Processors", "Models and CPUs."),
         pub caches: Caches = item("caches", "Caches", "All caches."),
         pub memory: Memory = item("memory", "Memory", "Ranges of RAM."),
         pub ioapics: IoApics = item("ioapics", "I/O APICs", "All I/O APICs."),
-        pub devices: Devices = item("devices", "Devices", "The machine's devices as a tree of buses."),
-        pub device_classes: DeviceClasses = item("device-classes", "Device classes", "Input devices and serial ports."),
+        pub devices: Devices = item("devices", "Devices",
+            "The machine's devices as a tree of buses."),
+        pub device_classes: DeviceClasses = item("device-classes", "Device classes",
+            "Input devices and serial ports."),
     }
 
     /// Ranges of RAM.
@@ -57,6 +73,7 @@ model! {
 
     /// A range of RAM.
     pub struct MemoryRange {
+        pub id: Option<String> = attribute("id", "Kind", "RAM if absent."),
         pub start: Hex = attribute("start", "Start", "First address."),
         pub end: Hex = attribute("end", "End", "Last address."),
         pub size: i64 = attribute("size", "Size", "Size.").unit("bytes"),
@@ -100,7 +117,8 @@ model! {
     /// A serial port.
     pub struct SerialDevice {
         pub path: String = item("dev_path", "Path", "Its device file."),
-        pub kind: String = item("type", "Type", "Linux's number of the type; 0 if there is no port."),
+        pub kind: String = item("type", "Type",
+            "Linux's number of the type; 0 if there is no port."),
     }
 }
 

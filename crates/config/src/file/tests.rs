@@ -87,6 +87,25 @@ fn an_update_changes_its_place_only() {
     );
 }
 
+#[test]
+fn one_element_is_set_if_it_can_be_there() {
+    let mut file = sample();
+    assert!(file.set("vm[2]/memory/size", "768"));
+    assert!(file.set("vm[2]/cpu_affinity/pcpu[2]/pcpu_id", "3"));
+    assert_eq!(file.model.vms[1].memory.size, 768);
+    assert_eq!(file.model.vms[1].cpu_affinity.pcpus[1].id, 3);
+    let before = file.document.to_string();
+    let impossible = [
+        "vm[2]/nothing",
+        "vm[9]/name",
+        "vm[2]/memory",
+        "vm[2]/memory[2]/size",
+        "",
+    ];
+    assert!(impossible.iter().all(|path| !file.set(path, "1")));
+    assert_eq!(file.document.to_string(), before);
+}
+
 /// Each item and its way. The board's devices are within each other without end.
 fn each(items: &'static [Item], path: &str, depth: usize, with: &mut dyn FnMut(&str, &Item)) {
     for item in items.iter().filter(|_| depth > 0) {

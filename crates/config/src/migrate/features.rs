@@ -81,6 +81,7 @@ pub(super) fn inverted(root: &mut Element, changes: &mut Changes) {
 
 /// What is found out at run time now, or has no use any more.
 const DROPPED: &[(&str, &str, &str)] = &[
+    (DEBUG, "LOG_BUF_SIZE", "the hypervisor decides"),
     (
         DEBUG,
         "LOG_DESTINATION",

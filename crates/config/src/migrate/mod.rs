@@ -46,6 +46,7 @@ const STEPS: &[Step] = &[
     features::renamed,
     features::inverted,
     features::dropped,
+    vm::names,
     vm::load_order,
     vm::guest_flags,
     vm::cpu_affinity,

@@ -35,7 +35,8 @@ const OLD: &str = r#"<acrn-config board="b" scenario="shared">
   </vm>
   <vm id="1">
     <vm_type>SERVICE_VM</vm_type>
-    <name>Service</name>
+    <name>ACRN Service VM</name>
+    <cpu_affinity><pcpu_id>0</pcpu_id></cpu_affinity>
     <clos><vcpu_clos>0</vcpu_clos></clos>
     <memory><start_hpa>0</start_hpa></memory>
     <os_config><name>OS</name><bootargs>SERVICE_VM_OS_BOOTARGS</bootargs></os_config>
@@ -98,7 +99,7 @@ fn features_have_their_new_names_and_senses() {
         .collect();
     assert_eq!(
         (region.name.as_str(), region.size, members),
-        ("shm_region_0", 2, vec!["SAFETY", "Service"])
+        ("shm_region_0", 2, vec!["SAFETY", "ACRN_Service_VM"])
     );
 }
 
@@ -138,7 +139,7 @@ fn ends_of_serial_lines_find_each_other() {
         (line.kind, ends),
         (
             VuartKind::Legacy,
-            vec![("SAFETY", 0x2f8), ("Service", 0x2f8)]
+            vec![("SAFETY", 0x2f8), ("ACRN_Service_VM", 0x2f8)]
         )
     );
 }

@@ -66,9 +66,37 @@ pub(super) fn guest_flags(root: &mut Element, changes: &mut Changes) {
     });
 }
 
-/// CPUs were plain numbers.
+/// Names had any characters. Nothing refers to them yet: other elements named VMs by their ids.
+pub(super) fn names(root: &mut Element, changes: &mut Changes) {
+    each_vm(root, |path, vm| {
+        let Some(name) = vm.child_mut("name") else {
+            return;
+        };
+        let (old, line) = (name.text(), name.line);
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let new: String = old
+            .chars()
+            .map(|c| if allowed(c) { c } else { '_' })
+            .take(15)
+            .collect();
+        if new != old {
+            name.set_text(&new);
+            changes.note(
+                format!("{path}/name"),
+                line,
+                format!("“{old}” is {new} now"),
+            );
+        }
+    });
+}
+
+/// CPUs were plain numbers, and the Service VM's were said, too.
 pub(super) fn cpu_affinity(root: &mut Element, changes: &mut Changes) {
     each_vm(root, |path, vm| {
+        if vm.child_text("load_order").as_deref() == Some("SERVICE_VM") {
+            let why = "the Service VM gets what is left";
+            drop_child(vm, path, "cpu_affinity", why, changes);
+        }
         let real_time = vm.child_text("vm_type").as_deref() == Some("RTVM");
         let Some(affinity) = vm.child_mut("cpu_affinity") else {
             return;

@@ -18,10 +18,12 @@ use acrn_config_blob::LoadOrder;
 model! {
     /// A scenario: the hypervisor's options and the VMs.
     pub struct Scenario {
-        pub board: Option<String> = attribute("board", "Board", "Name of the board that the scenario is for."),
+        pub board: Option<String> = attribute("board", "Board",
+            "Name of the board that the scenario is for."),
         pub name: Option<String> = attribute("scenario", "Scenario", "Name of the scenario."),
         pub hv: Hv = item("hv", "Hypervisor", "Options of the hypervisor itself."),
-        pub vms: Vec<Vm> = item("vm", "Virtual machine", "One virtual machine. VMs are listed in the order pre-launched, Service VM, post-launched."),
+        pub vms: Vec<Vm> = item("vm", "Virtual machine",
+            "One virtual machine. VMs are listed in the order pre-launched, Service VM, post-launched."),
     }
 }
 

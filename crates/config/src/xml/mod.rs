@@ -10,6 +10,7 @@ mod write;
 
 pub use parse::{ParseError, parse};
 pub use path::find;
+pub(crate) use path::step;
 
 /// Deepest nesting that is read.
 pub const MAX_DEPTH: usize = 64;

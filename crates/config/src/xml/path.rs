@@ -36,8 +36,8 @@ impl Element {
         })
     }
 
-    /// The element at `path`, made if it does not exist.
-    pub fn make(&mut self, path: &str) -> &mut Self {
+    /// The element at `path`, made if it does not exist, with all before it.
+    pub(crate) fn make(&mut self, path: &str) -> &mut Self {
         let mut element = self;
         for (name, index) in path.split('/').filter(|step| !step.is_empty()).map(step) {
             while element.named(name).nth(index).is_none() {
@@ -61,7 +61,7 @@ fn steps<'a>(root: &Element, path: &'a str) -> impl Iterator<Item = (&'a str, us
 }
 
 /// `name[3]` is number 2, counted from 0.
-fn step(step: &str) -> (&str, usize) {
+pub(crate) fn step(step: &str) -> (&str, usize) {
     match step.strip_suffix(']').and_then(|step| step.split_once('[')) {
         Some((name, number)) => (name, number.parse().unwrap_or(1usize).saturating_sub(1)),
         None => (step, 0),
