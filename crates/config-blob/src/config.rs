@@ -4,7 +4,7 @@ use crate::error::{Error, Problem};
 use crate::field::{Field, Sink, fields};
 use crate::reader::Reader;
 use crate::walk::Visitor;
-use crate::{List, LoadOrder, Options, Text, Vm, check, header};
+use crate::{DeviceKind, List, LoadOrder, Options, Text, Vm, check, header};
 use crate::{MAX_CPUS, MAX_PCI_DEVICES, MAX_RAM_RANGES, MAX_VMS};
 use acrn_abi::{Bdf, Hpa, VmId};
 use arrayvec::ArrayVec;
@@ -101,6 +101,16 @@ impl<'a> Config<'a> {
         self.vms
             .iter()
             .filter(|vm| vm.load_order == LoadOrder::PreLaunched)
+    }
+
+    /// The VMs that share region number `region`, and where each sees it.
+    pub fn members(&self, region: u16) -> impl Iterator<Item = (VmId, Bdf)> {
+        self.vms.iter().flat_map(move |vm| {
+            let devices = vm.pci_devices.iter().filter(move |device| {
+                device.kind == DeviceKind::SharedMemory && device.number == region
+            });
+            devices.map(|device| (vm.id, device.vbdf))
+        })
     }
 
     /// Shows everything to a visitor.

@@ -150,6 +150,8 @@ fields! {
     record SharedRegion {
         /// Its name, by which a Device Model asks for it.
         name: ArrayString<MAX_REGION_NAME>,
+        /// A number for the VMs' drivers.
+        id: u16,
         /// Its size, in bytes: a power of two.
         size: u64,
     }

@@ -27,6 +27,7 @@ pub(crate) fn with_example<R>(with: impl FnOnce(&mut Config<'_>) -> R) -> R {
     };
     let region = SharedRegion {
         name: ArrayString::from("region").unwrap(),
+        id: 7,
         size: 2 << 20,
     };
     let vcpu = |pcpu| Vcpu {
@@ -198,6 +199,15 @@ mod tests {
         );
         let error = refused(|config| config.options.shared_regions = List::default());
         assert_eq!(error, "vms[0].pci_devices[2]: there is no shared region 0");
+    }
+
+    #[test]
+    fn members_of_a_region_are_found_by_their_devices() {
+        with_example(|config| {
+            let members: Vec<_> = config.members(0).collect();
+            assert_eq!(members, [(VmId(0), Bdf::new(0, 8, 0))]);
+            assert_eq!(config.members(1).count(), 0);
+        });
     }
 
     #[test]

@@ -89,6 +89,7 @@ struct Parts {
     regions: Vec<SharedRegion>,
     hidden: Vec<HiddenDevice>,
     acpi_tags: Vec<String>,
+    bootargs: Vec<String>,
 }
 
 fn parts(board: &Board, scenario: &Scenario, plan: &Plan) -> Result<Parts, String> {
@@ -125,7 +126,17 @@ fn parts(board: &Board, scenario: &Scenario, plan: &Plan) -> Result<Parts, Strin
             .map(|&bdf| HiddenDevice { bdf })
             .collect(),
         acpi_tags: scenario.vms.iter().enumerate().map(acpi_tag).collect(),
+        bootargs: scenario.vms.iter().map(bootargs).collect(),
     })
+}
+
+/// One line: files break long ones, and indent them.
+fn bootargs(vm: &ScenarioVm) -> String {
+    vm.os_config
+        .bootargs
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn scheduler(features: &FeatureOptions, cpu: u16) -> Scheduler {
@@ -156,6 +167,7 @@ fn shared_regions(scenario: &Scenario) -> Result<Vec<SharedRegion>, String> {
         let name = ArrayString::from(&region.name).map_err(|error| error.to_string())?;
         Ok(SharedRegion {
             name,
+            id: number(region.id),
             size: (region.size.max(0) as u64) << 20,
         })
     });
@@ -289,7 +301,7 @@ impl Parts {
             kernel_tag: text(&os.kern_mod, "module tag")?,
             ramdisk_tag: text(&os.ramdisk_mod, "module tag")?,
             acpi_tag: text(&self.acpi_tags[id], "module tag")?,
-            bootargs: text(&os.bootargs, "command line")?,
+            bootargs: text(&self.bootargs[id], "command line")?,
             load_address: gpa(os.load_addr),
             entry_address: gpa(os.entry_addr),
         })
@@ -356,6 +368,16 @@ fn capacities(scenario: &Scenario) -> Capacities {
         max_emulated_mmio: number(capacities.max_emulated_mmio),
         stack_size: u32::try_from(scenario.hv.memory.stack_size.0).unwrap_or_default(),
     }
+}
+
+/// Whether what was built says, to the hypervisor, what was meant.
+#[cfg(test)]
+pub(crate) fn says_what_was_meant(board: &Board, scenario: &Scenario, built: &Built) -> bool {
+    let parts = parts(board, scenario, &built.plan).expect("it was built");
+    let meant = parts
+        .config(board, scenario, &built.plan)
+        .expect("it was built");
+    Config::parse(&built.blob).is_ok_and(|config| config == meant)
 }
 
 #[cfg(test)]

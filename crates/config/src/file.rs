@@ -49,6 +49,12 @@ pub enum LoadError {
         /// Why.
         source: std::io::Error,
     },
+    /// It is not text.
+    #[error("{file}: not a text in UTF-8; check which file this is, or convert it")]
+    NotText {
+        /// Name of the file.
+        file: String,
+    },
     /// It is not XML.
     #[error("{file}:{}: not well-formed XML: {}; correct it with an editor that knows XML", .source.line, .source.what)]
     Xml {
@@ -75,11 +81,11 @@ impl<T: Model> File<T> {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Io {
-            file: file.clone(),
-            source,
-        })?;
-        Self::parse(&file, &text)
+        match std::fs::read(path).map(String::from_utf8) {
+            Ok(Ok(text)) => Self::parse(&file, &text),
+            Ok(Err(_)) => Err(LoadError::NotText { file }),
+            Err(source) => Err(LoadError::Io { file, source }),
+        }
     }
 
     /// Reads a text; `name` is for messages.

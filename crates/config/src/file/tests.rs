@@ -248,7 +248,10 @@ fn random<T: Model + Group>(seed: u64) -> File<T> {
 fn judged(board: &BoardFile, scenario: &ScenarioFile) {
     let findings = crate::validate::validate(board, scenario);
     match crate::build(board, scenario) {
-        Ok(built) => drop(acrn_config_blob::Config::parse(&built.blob).unwrap()),
+        Ok(built) => {
+            let (board, scenario) = (&board.model, &scenario.model);
+            assert!(crate::build::says_what_was_meant(board, scenario, &built));
+        }
         // All that a rule cannot know is whether there is room.
         Err(found) if crate::validate::is_valid(&findings) => {
             assert!(
