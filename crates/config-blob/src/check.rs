@@ -44,7 +44,7 @@ fn each(
     judge: impl Fn(usize, &Vm<'_>) -> Option<(Option<usize>, Problem)>,
 ) -> Result<(), Error> {
     for (index, vm) in config.vms.iter().enumerate() {
-        if let Some((entry, problem)) = judge(index, vm) {
+        if let Some((entry, problem)) = judge(index, &vm) {
             return wrong(vm_field(index, name, entry), problem);
         }
     }
@@ -82,7 +82,7 @@ fn order(config: &Config<'_>) -> Result<(), Error> {
 fn one_service_vm(config: &Config<'_>) -> Result<(), Error> {
     each(config, "load_order", |index, vm| {
         let service = |vm: &Vm<'_>| vm.load_order == LoadOrder::Service;
-        let second = service(vm) && config.vms.iter().take(index).any(service);
+        let second = service(vm) && config.vms.iter().take(index).any(|vm| service(&vm));
         second.then_some((None, Problem::SecondServiceVm))
     })
 }

@@ -1,13 +1,12 @@
 //! The whole configuration, and the identity of the board that it was made for.
 
-use crate::error::{Error, Problem};
+use crate::error::Error;
 use crate::field::{Field, Sink, fields};
 use crate::reader::Reader;
 use crate::walk::Visitor;
-use crate::{DeviceKind, List, LoadOrder, Options, Text, Vm, check, header};
-use crate::{MAX_CPUS, MAX_PCI_DEVICES, MAX_RAM_RANGES, MAX_VMS};
+use crate::{DeviceKind, List, LoadOrder, Options, Text, Vm, Vms, check, header};
+use crate::{MAX_CPUS, MAX_PCI_DEVICES, MAX_RAM_RANGES};
 use acrn_abi::{Bdf, Hpa, VmId};
-use arrayvec::ArrayVec;
 
 fields! {
     /// What the hypervisor is to do.
@@ -61,9 +60,6 @@ fields! {
     }
 }
 
-/// The VMs of a configuration.
-pub type Vms<'a> = ArrayVec<Vm<'a>, MAX_VMS>;
-
 impl<'a> Config<'a> {
     /// The configuration in these bytes, which are those of the boot module.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
@@ -80,24 +76,24 @@ impl<'a> Config<'a> {
     }
 
     /// The VM of that number.
-    pub fn vm(&self, id: VmId) -> Option<&Vm<'a>> {
+    pub fn vm(&self, id: VmId) -> Option<Vm<'a>> {
         self.vms.get(id.index())
     }
 
     /// The VM of that name.
-    pub fn vm_by_name(&self, name: &str) -> Option<&Vm<'a>> {
+    pub fn vm_by_name(&self, name: &str) -> Option<Vm<'a>> {
         self.vms.iter().find(|vm| &*vm.name == name)
     }
 
     /// The Service VM.
-    pub fn service_vm(&self) -> Option<&Vm<'a>> {
+    pub fn service_vm(&self) -> Option<Vm<'a>> {
         self.vms
             .iter()
             .find(|vm| vm.load_order == LoadOrder::Service)
     }
 
     /// The VMs that the hypervisor starts before any other.
-    pub fn pre_launched(&self) -> impl Iterator<Item = &Vm<'a>> {
+    pub fn pre_launched(&self) -> impl Iterator<Item = Vm<'a>> {
         self.vms
             .iter()
             .filter(|vm| vm.load_order == LoadOrder::PreLaunched)
@@ -106,10 +102,11 @@ impl<'a> Config<'a> {
     /// The VMs that share region number `region`, and where each sees it.
     pub fn members(&self, region: u16) -> impl Iterator<Item = (VmId, Bdf)> {
         self.vms.iter().flat_map(move |vm| {
-            let devices = vm.pci_devices.iter().filter(move |device| {
+            let (id, devices) = (vm.id, vm.pci_devices.iter());
+            let shares = move |device: &crate::PciDevice| {
                 device.kind == DeviceKind::SharedMemory && device.number == region
-            });
-            devices.map(|device| (vm.id, device.vbdf))
+            };
+            devices.filter(shares).map(move |device| (id, device.vbdf))
         })
     }
 
@@ -120,33 +117,6 @@ impl<'a> Config<'a> {
 
     pub(crate) fn write_body(&self, sink: &mut Sink<'_>) {
         self.write(sink);
-    }
-}
-
-impl<'a> Field<'a> for Vms<'a> {
-    #[expect(private_interfaces, reason = "only this crate reads")]
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Error> {
-        let count = usize::from(u16::read(reader)?);
-        let mut vms = Self::new();
-        for index in 0..count {
-            reader.number(index);
-            let vm = Vm::read(reader)?;
-            let too_many = reader.error(Problem::TooMany {
-                count,
-                max: MAX_VMS,
-            });
-            vms.try_push(vm).map_err(|_| too_many)?;
-        }
-        Ok(vms)
-    }
-    fn write(&self, sink: &mut Sink<'_>) {
-        (self.len() as u16).write(sink);
-        self.iter().for_each(|vm| vm.write(sink));
-    }
-    fn walk(&self, name: &'static str, visitor: &mut dyn Visitor) {
-        visitor.list(name, self.len());
-        self.iter().for_each(|vm| vm.walk(name, visitor));
-        visitor.end();
     }
 }
 

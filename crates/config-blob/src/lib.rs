@@ -33,6 +33,7 @@ mod reader;
 mod testing;
 mod text;
 mod vm;
+mod vms;
 mod walk;
 
 pub use choice::{
@@ -51,6 +52,7 @@ pub use vm::{
     Bar, IntxPin, MemoryRegion, MmioDevice, Os, PciDevice, Scheduling, Target, Vcpu, VirtualClos,
     Vm, Vuart,
 };
+pub use vms::Vms;
 pub use walk::{Shown, Visitor};
 
 /// Most VMs.

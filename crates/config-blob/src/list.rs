@@ -47,7 +47,7 @@ impl<'a, T: Record, const MAX: usize> List<'a, T, MAX> {
             Store::Encoded(bytes) => {
                 let start = index.checked_mul(T::SIZE)?;
                 let record = bytes.get(start..start.checked_add(T::SIZE)?)?;
-                T::read(&mut Reader::new(record)).ok()
+                T::read(&mut Reader::again(record)).ok()
             }
         }
     }
@@ -73,7 +73,7 @@ impl<'a, T: Record, const MAX: usize> Field<'a> for List<'a, T, MAX> {
             return Err(reader.error(Problem::TooMany { count, max: MAX }));
         }
         let list = Self(Store::Encoded(reader.take(count * T::SIZE)?));
-        for index in 0..count {
+        for index in (0..count).filter(|_| !reader.is_known()) {
             list.judge(index, reader)?;
         }
         Ok(list)

@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn judged(machine: &Fake) -> Result<(), Mismatch> {
-        with_example(|config| config.check_machine(machine))
+        with_example(|example| example.config().check_machine(machine))
     }
 
     #[test]

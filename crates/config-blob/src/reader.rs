@@ -5,6 +5,8 @@ use crate::error::{Error, Path, Problem};
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     path: Path,
+    /// Whether everything was read before, and found right.
+    known: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -12,7 +14,26 @@ impl<'a> Reader<'a> {
         Self {
             bytes,
             path: Path::default(),
+            known: false,
         }
+    }
+
+    /// A reader of bytes that were read before.
+    pub(crate) fn again(bytes: &'a [u8]) -> Self {
+        Self {
+            known: true,
+            ..Self::new(bytes)
+        }
+    }
+
+    /// Whether everything was read before, and found right.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// What was not read yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes
     }
 
     /// The next `length` bytes.
@@ -69,6 +90,7 @@ impl<'a> Reader<'a> {
         Self {
             bytes,
             path: self.path.clone(),
+            known: false,
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::{
     Bar, Board, BoardCpu, BoardPci, Config, Console, ConsoleKind, DeviceKind, Features, KernelKind,
     List, LoadOrder, MemoryRegion, Options, Os, PciDevice, Scheduler, Scheduling, SharedRegion,
-    Target, Text, Vcpu, Vm, VmKind, Vuart, VuartKind, encode,
+    Target, Text, Vcpu, Vm, VmKind, Vms, Vuart, VuartKind, encode,
 };
 use acrn_abi::vm_flags::VmFlags;
 use acrn_abi::{Bdf, Gpa, Hpa, PcpuId, VmId};
@@ -17,8 +17,28 @@ fn text<const MAX: usize>(text: &str) -> Text<'_, MAX> {
     Text::new(text).expect("a short text")
 }
 
+/// A configuration and its VMs, to be changed.
+pub(crate) struct Example<'a> {
+    pub(crate) config: Config<'a>,
+    pub(crate) vms: [Vm<'a>; 3],
+}
+
+impl Example<'_> {
+    pub(crate) fn config(&self) -> Config<'_> {
+        let vms = Vms::new(&self.vms).expect("three VMs");
+        Config {
+            vms,
+            ..self.config.clone()
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        bytes(&self.config())
+    }
+}
+
 /// Calls `with` with a pre-launched real-time VM, a Service VM and a User VM.
-pub(crate) fn with_example<R>(with: impl FnOnce(&mut Config<'_>) -> R) -> R {
+pub(crate) fn with_example<R>(with: impl FnOnce(&mut Example<'_>) -> R) -> R {
     let cpus = [0, 2, 4, 6].map(|apic_id| BoardCpu { apic_id });
     let nic = BoardPci {
         bdf: Bdf::new(0, 4, 0),
@@ -133,7 +153,7 @@ pub(crate) fn with_example<R>(with: impl FnOnce(&mut Config<'_>) -> R) -> R {
         },
     ];
     let (nics, regions) = ([nic], [region]);
-    let mut config = Config {
+    let config = Config {
         board: Board {
             name: text("example"),
             cpus: list(&cpus),
@@ -152,9 +172,9 @@ pub(crate) fn with_example<R>(with: impl FnOnce(&mut Config<'_>) -> R) -> R {
             shared_regions: list(&regions),
             ..Options::default()
         },
-        vms: vms.into_iter().collect(),
+        ..Config::default()
     };
-    with(&mut config)
+    with(&mut Example { config, vms })
 }
 
 /// The encoded example.
@@ -169,16 +189,18 @@ mod tests {
     use crate::{Error, Problem};
     use proptest::prelude::*;
 
-    fn refused(change: impl for<'a> FnOnce(&mut Config<'a>)) -> String {
-        with_example(|config| {
-            change(config);
-            Config::parse(&bytes(config)).unwrap_err().to_string()
+    fn refused(change: impl for<'a> FnOnce(&mut Example<'a>)) -> String {
+        with_example(|example| {
+            change(example);
+            Config::parse(&example.bytes()).unwrap_err().to_string()
         })
     }
 
     #[test]
     fn what_is_encoded_parses_to_the_same() {
-        with_example(|config| assert_eq!(Config::parse(&bytes(config)).as_ref(), Ok(&*config)));
+        with_example(|example| {
+            assert_eq!(Config::parse(&example.bytes()), Ok(example.config()));
+        });
     }
 
     #[test]
@@ -188,22 +210,23 @@ mod tests {
             real_time: false,
             clos: 0,
         }];
-        let error = refused(|config| config.vms[2].vcpus = list(&NOWHERE));
+        let error = refused(|example| example.vms[2].vcpus = list(&NOWHERE));
         assert_eq!(error, "vms[2].vcpus[0]: CPU 9 is not on the board");
-        let error = refused(|config| config.vms[2].companion = Some(VmId(7)));
+        let error = refused(|example| example.vms[2].companion = Some(VmId(7)));
         assert_eq!(error, "vms[2].companion: there is no VM 7");
-        let error = refused(|config| config.vms[1].vuarts = List::default());
+        let error = refused(|example| example.vms[1].vuarts = List::default());
         assert_eq!(
             error,
             "vms[0].vuarts[0]: there is no vUART 1 that leads back"
         );
-        let error = refused(|config| config.options.shared_regions = List::default());
+        let error = refused(|example| example.config.options.shared_regions = List::default());
         assert_eq!(error, "vms[0].pci_devices[2]: there is no shared region 0");
     }
 
     #[test]
     fn members_of_a_region_are_found_by_their_devices() {
-        with_example(|config| {
+        with_example(|example| {
+            let config = example.config();
             let members: Vec<_> = config.members(0).collect();
             assert_eq!(members, [(VmId(0), Bdf::new(0, 8, 0))]);
             assert_eq!(config.members(1).count(), 0);
@@ -212,16 +235,16 @@ mod tests {
 
     #[test]
     fn vms_are_numbered_named_and_ordered() {
-        let error = refused(|config| config.vms[1].id = VmId(5));
+        let error = refused(|example| example.vms[1].id = VmId(5));
         assert_eq!(
             error,
             "vms[1].id: number 5 is not the VM's place in the list"
         );
-        let error = refused(|config| config.vms[2].name = config.vms[1].name);
+        let error = refused(|example| example.vms[2].name = example.vms[1].name);
         assert_eq!(error, "vms[2].name: another VM has this name");
-        let error = refused(|config| config.vms[2].load_order = LoadOrder::PreLaunched);
+        let error = refused(|example| example.vms[2].load_order = LoadOrder::PreLaunched);
         assert!(error.starts_with("vms[2].load_order"), "{error}");
-        let error = refused(|config| config.vms[2].load_order = LoadOrder::Service);
+        let error = refused(|example| example.vms[2].load_order = LoadOrder::Service);
         assert_eq!(error, "vms[2].load_order: a second Service VM");
     }
 
@@ -231,9 +254,9 @@ mod tests {
             start: Hpa(0x1_3fff_f000),
             size: 0x2000,
         }];
-        let error = refused(|config| {
-            config.vms[1].load_order = LoadOrder::PreLaunched;
-            config.vms[1].memory = list(&OVERLAP);
+        let error = refused(|example| {
+            example.vms[1].load_order = LoadOrder::PreLaunched;
+            example.vms[1].memory = list(&OVERLAP);
         });
         assert_eq!(
             error,
@@ -243,10 +266,10 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_named_with_its_whole_path() {
-        let (mut good, at) = with_example(|config| {
-            let good = bytes(config);
-            config.vms[0].kind = VmKind::Standard;
-            let other = bytes(config);
+        let (mut good, at) = with_example(|example| {
+            let good = example.bytes();
+            example.vms[0].kind = VmKind::Standard;
+            let other = example.bytes();
             let at = (crate::header::SIZE..good.len()).find(|&at| good[at] != other[at]);
             (good, at.unwrap())
         });
@@ -259,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_body_that_goes_on_is_refused() {
-        let mut good = with_example(|config| bytes(config));
+        let mut good = with_example(|example| example.bytes());
         good.push(0);
         let length = good.len() as u32;
         good[12..16].copy_from_slice(&length.to_le_bytes());
@@ -278,7 +301,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_change_of_the_body_is_answered(changes in proptest::collection::vec((0usize..2000, any::<u8>()), 1..6), cut in 0usize..2000) {
-            let mut bytes = with_example(|config| bytes(config));
+            let mut bytes = with_example(|example| example.bytes());
             let body = crate::header::SIZE;
             if cut > body { bytes.truncate(cut) }
             for (at, value) in changes {

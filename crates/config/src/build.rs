@@ -9,7 +9,7 @@ use acrn_abi::{Gpa, Hpa, PcpuId, VmId};
 use acrn_config_blob::{
     Board as BoardIdentity, BoardCpu, BoardPci, Capacities, Config, DeviceKind, Features,
     HiddenDevice, List, LoadOrder, MemoryRegion, NO_VM, Options, Os, Range, Record, Scheduler,
-    Scheduling, SharedRegion, Text, Vm, encode,
+    Scheduling, SharedRegion, Text, Vm, Vms, encode,
 };
 use arrayvec::ArrayString;
 
@@ -204,7 +204,8 @@ fn number<T: TryFrom<i64> + Default>(value: i64) -> T {
 
 impl Parts {
     fn encoded(&self, board: &Board, scenario: &Scenario, plan: &Plan) -> Result<Vec<u8>, String> {
-        let config = self.config(board, scenario, plan)?;
+        let vms = self.vms(scenario, plan)?;
+        let config = self.config(board, scenario, plan, &vms)?;
         config.check().map_err(|error| error.to_string())?;
         let mut blob = Vec::new();
         encode(&config, &mut |piece| blob.extend_from_slice(piece));
@@ -216,10 +217,8 @@ impl Parts {
         board: &'a Board,
         scenario: &'a Scenario,
         plan: &'a Plan,
+        vms: &'a [Vm<'a>],
     ) -> Result<Config<'a>, String> {
-        let vms = scenario.vms.iter().zip(&plan.vms).enumerate();
-        let vms: Result<Vec<_>, String> =
-            vms.map(|(id, (vm, plan))| self.vm(id, vm, plan)).collect();
         Ok(Config {
             board: BoardIdentity {
                 name: shortened(board.name.as_deref()),
@@ -230,8 +229,13 @@ impl Parts {
                 pci_devices: list(&self.pci_devices, "PCI devices")?,
             },
             options: self.options(scenario, plan)?,
-            vms: vms?.into_iter().collect(),
+            vms: Vms::new(vms).ok_or_else(|| format!("{} VMs", vms.len()))?,
         })
+    }
+
+    fn vms<'a>(&'a self, scenario: &'a Scenario, plan: &'a Plan) -> Result<Vec<Vm<'a>>, String> {
+        let vms = scenario.vms.iter().zip(&plan.vms).enumerate();
+        vms.map(|(id, (vm, plan))| self.vm(id, vm, plan)).collect()
     }
 
     fn options<'a>(&'a self, scenario: &Scenario, plan: &'a Plan) -> Result<Options<'a>, String> {
@@ -374,8 +378,9 @@ fn capacities(scenario: &Scenario) -> Capacities {
 #[cfg(test)]
 pub(crate) fn says_what_was_meant(board: &Board, scenario: &Scenario, built: &Built) -> bool {
     let parts = parts(board, scenario, &built.plan).expect("it was built");
+    let vms = parts.vms(scenario, &built.plan).expect("it was built");
     let meant = parts
-        .config(board, scenario, &built.plan)
+        .config(board, scenario, &built.plan, &vms)
         .expect("it was built");
     Config::parse(&built.blob).is_ok_and(|config| config == meant)
 }

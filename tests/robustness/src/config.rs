@@ -48,7 +48,7 @@ fn parse(data: &[u8]) {
             assert_eq!(written, data);
             assert!(config.check_machine(&Nothing).is_err());
             assert!(!Tree::of_config(&config).lines().is_empty());
-            for vm in &config.vms {
+            for vm in config.vms.iter() {
                 assert_eq!(vm.cpu_mask().count_ones() as usize, vm.vcpus.len());
             }
         }

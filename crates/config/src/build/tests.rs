@@ -46,5 +46,8 @@ fn boot_arguments_that_were_broken_into_lines_are_one_line() {
     let scenario = ScenarioFile::parse("s", &text).unwrap();
     let built = build(&board, &scenario).unwrap();
     let config = Config::parse(&built.blob).unwrap();
-    assert_eq!(&*config.vms[1].os.bootargs, "console=ttyS0,115200 quiet");
+    assert_eq!(
+        &*config.vms.get(1).unwrap().os.bootargs,
+        "console=ttyS0,115200 quiet"
+    );
 }

@@ -108,7 +108,7 @@ fn config_summary(config: &acrn_config_blob::Config<'_>) -> Output {
     let (scenario, board) = (config.board.scenario.as_str(), config.board.name.as_str());
     let mut text = format!("configuration of scenario {scenario} for board {board}\n");
     let mut vms = Vec::new();
-    for vm in &config.vms {
+    for vm in config.vms.iter() {
         let cpus: Vec<_> = vm.vcpus.iter().map(|vcpu| vcpu.pcpu.0).collect();
         let memory = vm.memory_size >> 20;
         let _ = writeln!(
