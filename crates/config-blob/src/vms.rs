@@ -15,7 +15,8 @@ pub struct Vms<'a>(Store<'a>);
 #[derive(Clone, Copy)]
 enum Store<'a> {
     Values(&'a [Vm<'a>]),
-    Encoded([&'a [u8]; MAX_VMS], usize),
+    /// The bytes from the first VM on, where in them each VM begins, and how many there are.
+    Encoded(&'a [u8], [u32; MAX_VMS], usize),
 }
 
 impl<'a> Vms<'a> {
@@ -32,7 +33,7 @@ impl<'a> Vms<'a> {
     pub const fn len(&self) -> usize {
         match self.0 {
             Store::Values(vms) => vms.len(),
-            Store::Encoded(_, count) => count,
+            Store::Encoded(_, _, count) => count,
         }
     }
 
@@ -45,9 +46,9 @@ impl<'a> Vms<'a> {
     pub fn get(&self, index: usize) -> Option<Vm<'a>> {
         match self.0 {
             Store::Values(vms) => vms.get(index).cloned(),
-            Store::Encoded(starts, count) => {
-                let start = starts.get(index).filter(|_| index < count)?;
-                Vm::read(&mut Reader::again(start)).ok()
+            Store::Encoded(bytes, starts, count) => {
+                let start = *starts.get(index).filter(|_| index < count)? as usize;
+                Vm::read(&mut Reader::again(bytes.get(start..)?)).ok()
             }
         }
     }
@@ -81,19 +82,20 @@ impl<'a> Field<'a> for Vms<'a> {
     #[expect(private_interfaces, reason = "only this crate reads")]
     fn read(reader: &mut Reader<'a>) -> Result<Self, Error> {
         let count = usize::from(u16::read(reader)?);
-        let mut starts: [&[u8]; MAX_VMS] = [&[]; MAX_VMS];
         if count > MAX_VMS {
             return Err(reader.error(Problem::TooMany {
                 count,
                 max: MAX_VMS,
             }));
         }
+        let bytes = reader.rest();
+        let mut starts = [0; MAX_VMS];
         for (index, start) in starts.iter_mut().enumerate().take(count) {
             reader.number(index);
-            *start = reader.rest();
+            *start = (bytes.len() - reader.rest().len()) as u32;
             Vm::read(reader)?;
         }
-        Ok(Self(Store::Encoded(starts, count)))
+        Ok(Self(Store::Encoded(bytes, starts, count)))
     }
     fn write(&self, sink: &mut Sink<'_>) {
         (self.len() as u16).write(sink);
