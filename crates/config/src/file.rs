@@ -28,6 +28,10 @@ pub type BoardFile = File<Board>;
 pub trait Model: Content + Group {
     /// What people call such a file.
     const CALLED: &'static str;
+    /// For reading one.
+    fn reads(file: &str) -> Reads {
+        Reads::new(file)
+    }
 }
 
 impl Model for Scenario {
@@ -36,6 +40,9 @@ impl Model for Scenario {
 
 impl Model for Board {
     const CALLED: &'static str = "board file";
+    fn reads(file: &str) -> Reads {
+        Reads::new(file).terse()
+    }
 }
 
 /// Why a file cannot even be looked at.
@@ -95,7 +102,7 @@ impl<T: Model> File<T> {
 
     /// What a document means.
     pub fn of(name: &str, document: Document) -> Self {
-        let mut reads = Reads::new(name);
+        let mut reads = T::reads(name);
         let model = T::from_element(&document.root, &root(), &mut reads);
         Self {
             name: name.to_owned(),
@@ -126,7 +133,7 @@ impl<T: Model> File<T> {
 
     /// Reads the document anew, after it was changed.
     pub fn refresh(&mut self) {
-        let mut reads = Reads::new(&self.name);
+        let mut reads = T::reads(&self.name);
         self.model = T::from_element(&self.document.root, &root(), &mut reads);
         self.findings = reads.findings();
     }

@@ -73,3 +73,20 @@ fn old_boards_have_texts_only() {
     );
     assert_eq!(old.memory_size(), 0x10_0000);
 }
+
+#[test]
+fn an_element_that_is_not_known_is_reported_once() {
+    let text = presets::GENERIC_BOARD.replace("<core_type>", "<novelty>1</novelty><core_type>");
+    let file = BoardFile::parse("board.xml", &text).unwrap();
+    let found: Vec<_> = file
+        .findings
+        .iter()
+        .map(|f| (f.rule, f.path.as_str()))
+        .collect();
+    let thread = "processors/die[1]/core[1]/thread[1]/novelty";
+    let model = "processors/model[1]/novelty";
+    assert_eq!(
+        found,
+        [("unknown-element", model), ("unknown-element", thread)]
+    );
+}

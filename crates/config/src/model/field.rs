@@ -3,6 +3,7 @@
 use super::{Item, Kind, Occurs, Place, Scalar};
 use crate::finding::{Finding, Severity};
 use crate::xml::Element;
+use std::collections::BTreeSet;
 
 /// A type that one element or attribute becomes.
 pub trait Content: Sized {
@@ -31,6 +32,8 @@ pub struct Reads {
     file: String,
     path: Vec<String>,
     findings: Vec<Finding>,
+    /// The elements that are not known, by their paths without numbers, if each is reported once.
+    unknown: Option<BTreeSet<String>>,
 }
 
 /// Elements that are kept and not looked at.
@@ -44,6 +47,15 @@ impl Reads {
             file: file.to_owned(),
             path: Vec::new(),
             findings: Vec::new(),
+            unknown: None,
+        }
+    }
+
+    /// An unknown element is reported once, however often it is there: for files that programs write.
+    pub fn terse(self) -> Self {
+        Self {
+            unknown: Some(BTreeSet::new()),
+            ..self
         }
     }
 
@@ -93,6 +105,7 @@ impl Reads {
             let line = child.line;
             let name = &child.name;
             self.within(name.clone(), |reads| match known {
+                None if reads.was_reported() => {}
                 None => reads.report(
                     Severity::Warning,
                     "unknown-element",
@@ -114,6 +127,15 @@ impl Reads {
                 Some(_) => {}
             });
         }
+    }
+
+    /// Whether an element that is not known was reported before.
+    fn was_reported(&mut self) -> bool {
+        let plain = |step: &String| step.split('[').next().unwrap_or_default().to_owned();
+        let path = self.path.iter().map(plain).collect::<Vec<_>>().join("/");
+        self.unknown
+            .as_mut()
+            .is_some_and(|reported| !reported.insert(path))
     }
 
     fn bad_value(&mut self, line: usize, text: &str, expected: &str) {
