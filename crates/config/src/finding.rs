@@ -56,10 +56,11 @@ impl fmt::Display for Finding {
             remedy,
         } = self;
         let severity = severity.name();
-        write!(
-            f,
-            "{file}:{line}: {severity}: {path}: {message} [{rule}]\n    {remedy}"
-        )
+        write!(f, "{file}:{line}: {severity}: ")?;
+        if !path.is_empty() {
+            write!(f, "{path}: ")?;
+        }
+        write!(f, "{message} [{rule}]\n    {remedy}")
     }
 }
 
