@@ -1,7 +1,7 @@
 //! A board or scenario file: the text and what it means, which are changed together.
 
 use crate::finding::Finding;
-use crate::model::{Content, Group, Item, Occurs, Place, Reads, item};
+use crate::model::{Content, Group, Item, Occurs, Place, Reads, item, settle_all};
 use crate::xml::{self, Document, Element};
 use crate::{Board, Scenario};
 use std::path::Path;
@@ -126,6 +126,7 @@ impl<T: Model> File<T> {
         let possible = can_be(&self.document.root, T::ITEMS, path);
         if possible {
             self.document.root.make(path).set_text(text);
+            settle_all(&mut self.document.root, T::ITEMS);
             self.refresh();
         }
         possible

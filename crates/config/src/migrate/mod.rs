@@ -11,6 +11,8 @@ mod memory;
 mod virtio;
 mod vm;
 
+use crate::Scenario;
+use crate::model::settle_all;
 use crate::xml::{Document, Element};
 
 /// Something that was changed.
@@ -71,6 +73,7 @@ pub fn migrate(document: &mut Document, launch: Option<&Document>) -> Vec<Change
     STEPS
         .iter()
         .for_each(|step| step(&mut document.root, &mut changes));
+    settle_all(&mut document.root, Scenario::schema());
     changes.0
 }
 

@@ -185,3 +185,18 @@ fn a_current_file_stays_as_it_is() {
         assert_eq!(document.to_string(), preset.scenario);
     }
 }
+
+#[test]
+fn new_elements_stand_where_they_belong() {
+    let text = migrated(false).0.document.to_string();
+    let at = |what: &str| {
+        text.find(what)
+            .unwrap_or_else(|| panic!("{what} in {text}"))
+    };
+    assert!(at("<BUILD_TYPE>") < at("<FEATURES>"));
+    assert!(at("<vuart_connections>") < at("<DEBUG_OPTIONS>"));
+    assert!(
+        text.contains("<vm id=\"0\">\n    <load_order>PRE_LAUNCHED_VM</load_order>\n"),
+        "{text}"
+    );
+}

@@ -66,6 +66,7 @@ macro_rules! model {
                         let item = items.next().expect("an item for each field");
                         $crate::model::Field::write(&self.$field, element, item);
                     )*
+                    $crate::model::settle(element, <$name as $crate::model::Group>::ITEMS);
                 }
             }
 
@@ -78,6 +79,21 @@ macro_rules! model {
     };
 }
 pub(crate) use model;
+
+/// Puts new elements in the order of their items.
+pub(crate) fn settle(element: &mut crate::xml::Element, items: &[Item]) {
+    element.settle(|name| items.iter().position(|item| item.name == name));
+}
+
+/// The same for all elements below.
+pub(crate) fn settle_all(element: &mut crate::xml::Element, items: &[Item]) {
+    settle(element, items);
+    for child in element.elements_mut() {
+        if let Some(item) = items.iter().find(|item| item.name == child.name) {
+            settle_all(child, item.children());
+        }
+    }
+}
 
 /// What an empty element means.
 pub(crate) fn default_of<T: Content>() -> T {

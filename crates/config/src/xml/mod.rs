@@ -193,6 +193,34 @@ impl Element {
         }
     }
 
+    /// Moves the elements that were not read from a file to where they belong: in front of those that
+    /// `rank` puts behind them. Elements without a rank, and those that were read, stay.
+    pub fn settle(&mut self, rank: impl Fn(&str) -> Option<usize>) {
+        let rank_of = |node: &Node| match node {
+            Node::Element(element) => rank(&element.name),
+            _ => None,
+        };
+        for at in 0..self.children.len() {
+            let is_new = matches!(&self.children[at], Node::Element(element) if element.line == 0);
+            let Some(own) = rank_of(&self.children[at]).filter(|_| is_new) else {
+                continue;
+            };
+            let before = self.children[..at].iter();
+            let behind = before
+                .clone()
+                .position(|node| rank_of(node).is_some_and(|other| other > own));
+            if let Some(mut to) = behind {
+                // White space belongs to the element behind it.
+                let is_space =
+                    |node: &Node| matches!(node, Node::Text(text) if text.trim().is_empty());
+                while to > 0 && is_space(&self.children[to - 1]) {
+                    to -= 1;
+                }
+                self.children[to..=at].rotate_right(1);
+            }
+        }
+    }
+
     /// Takes away element number `index` of those with that name, and the white space before it.
     pub fn remove(&mut self, name: &str, index: usize) -> Option<Self> {
         let is = |node: &Node| matches!(node, Node::Element(element) if element.name == name);
