@@ -285,7 +285,10 @@ fn run(
                     Some(vector) => irq::handle_host_interrupt(vector),
                     None => cpu::accept_interrupts(),
                 }
-                Next::Continue
+                match local.virt.may_lose_shadow() {
+                    true => exit::halt_in_shadow(vcpu, local),
+                    false => Next::Continue,
+                }
             }
             exit => exit::handle(vcpu, local, exit),
         };
@@ -352,19 +355,17 @@ fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
 
 /// Whether what the vCPU waits for has come.
 fn ends_wait(vcpu: &Vcpu, local: &mut Local) -> bool {
+    // Whatever it waits for, a timer that is due must not wake this CPU over and over.
+    gather(vcpu, local);
     let ends = vcpu.wait() == Wait::Halt && wakes_from_halt(vcpu, local);
     if ends {
         vcpu.set_wait(Wait::Nothing);
-    } else {
-        // A timer that is due must not wake this CPU over and over.
-        gather(vcpu, local);
     }
     ends
 }
 
-/// Whether a halted vCPU has something that ends the halt.
-fn wakes_from_halt(vcpu: &Vcpu, local: &mut Local) -> bool {
-    gather(vcpu, local);
+/// Whether a halted vCPU has something that ends the halt, after [`gather`].
+fn wakes_from_halt(vcpu: &Vcpu, local: &Local) -> bool {
     let enabled = local.registers.rflags & 1 << 9 != 0;
     enabled
         && (local.lapic.highest_pending().is_some()

@@ -98,6 +98,20 @@ fn halt(vcpu: &Vcpu, local: &mut Local) -> Next {
     skip(local, 1, Next::Continue)
 }
 
+/// Carries out the HLT of "STI; HLT" between which a host interrupt has come. Were the guest entered
+/// again and the shadow of STI lost, an interrupt would be taken before the HLT, and the HLT would wait
+/// for the next one.
+#[cold]
+pub fn halt_in_shadow(vcpu: &Vcpu, local: &mut Local) -> Next {
+    const HLT: u8 = 0xf4;
+    let mut bytes = [0; fetch::LENGTH];
+    let count = fetch::instruction(vcpu, local, &mut bytes);
+    match bytes[..count].first() {
+        Some(&HLT) if local.virt.control().cpl == 0 => halt(vcpu, local),
+        _ => Next::Continue,
+    }
+}
+
 #[cold]
 fn control_register(vcpu: &Vcpu, local: &mut Local) -> Next {
     let memory = |gpa| vcpu.vm().read_word(gpa);

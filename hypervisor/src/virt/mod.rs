@@ -638,6 +638,9 @@ contract! {
     fn end_nmi(self: &mut Self);
     /// Instruction bytes that hardware fetched for a nested fault, where it does.
     fn fetched(self: &Self) -> &[u8];
+    /// Whether the guest is in the shadow of STI or MOV SS, and a processor of this vendor is known
+    /// that forgets it at the next entry.
+    fn may_lose_shadow(self: &Self) -> bool;
     /// Continues behind the instruction that caused the exit, `length` bytes long when hardware
     /// does not say it.
     fn advance(self: &mut Self, registers: &mut Registers, length: u64);

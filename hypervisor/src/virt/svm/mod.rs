@@ -425,6 +425,12 @@ impl SvmCpu {
         &control.fetched[..usize::from(control.fetched_count & 0xf).min(15)]
     }
 
+    /// QEMU's processor does not look at the shadow in the VMCB.
+    #[inline]
+    pub fn may_lose_shadow(&self) -> bool {
+        self.vmcb.control.interrupt_shadow & 1 != 0
+    }
+
     /// Continues behind the instruction that caused the exit, `length` bytes long when hardware
     /// does not say it.
     #[inline]

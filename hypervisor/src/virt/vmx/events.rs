@@ -74,6 +74,12 @@ impl VmxCpu {
             && !self.event_pending()
     }
 
+    /// None is known.
+    #[inline]
+    pub fn may_lose_shadow(&self) -> bool {
+        false
+    }
+
     /// Whether an NMI can be injected now.
     #[inline]
     pub fn nmi_possible(&self) -> bool {
