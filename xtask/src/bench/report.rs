@@ -25,8 +25,8 @@ impl Report {
         let emulator = runner.emulator;
         let mut results = Results::new();
         let mut failed = Vec::new();
-        let wanted = |setup: &&Setup| only.is_empty() || only.contains(setup);
-        for &setup in Setup::on(emulator).iter().filter(wanted) {
+        let wanted = |setup: &Setup| only.is_empty() || only.contains(setup);
+        for setup in Setup::ALL.into_iter().filter(wanted) {
             match runner.run(setup) {
                 Ok(figures) => {
                     results.insert(setup, figures);
@@ -115,7 +115,7 @@ impl Report {
     /// Bars that cannot be judged, of a run of all set-ups.
     #[must_use]
     pub fn unmeasured(&self) -> Vec<&'static str> {
-        let mut open = table::unmeasured(self.emulator, &self.rows);
+        let mut open = table::unmeasured(&self.rows);
         if self.start().is_none() {
             open.push("hypervisor entry to first VM entry");
         }

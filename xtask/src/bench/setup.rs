@@ -39,15 +39,6 @@ impl Setup {
     /// All, in the order of the table.
     pub const ALL: [Self; 4] = [Self::Bare, Self::Service, Self::User, Self::Kvm];
 
-    /// Those that an emulator can run: Bochs refuses the controls that KVM enters a guest with.
-    #[must_use]
-    pub const fn on(emulator: Emulator) -> &'static [Self] {
-        match emulator {
-            Emulator::Qemu => &Self::ALL,
-            Emulator::Bochs => &[Self::Bare, Self::Service, Self::User],
-        }
-    }
-
     /// Name in messages and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -82,7 +73,12 @@ const fn emulator_args(emulator: Emulator) -> &'static str {
 }
 
 /// Modules of the Debian host.
-const KVM_MODULES: &[&str] = &["kvm_amd"];
+const fn kvm_module(emulator: Emulator) -> &'static str {
+    match emulator {
+        Emulator::Qemu => "kvm_amd",
+        Emulator::Bochs => "kvm_intel",
+    }
+}
 const TRIES: u32 = 3;
 /// The operation after which only sleeping is left.
 const LAST_BEFORE_SLEEP: &str = "context_switch";
@@ -306,7 +302,7 @@ impl Runner<'_> {
     fn kvm(&self) -> Result<Figures> {
         let monitor =
             image::static_program(self.layout, "VMM on KVM", "acrn-guest-bench", "kvm-boot")?;
-        let debian = stock::host_kernel(self.layout, KVM_MODULES)?;
+        let debian = stock::host_kernel(self.layout, &[kvm_module(self.emulator)])?;
         let memory = GUEST_MIB.to_string();
         // There is no power switch: the program resets its machine, by the keyboard
         // controller, and that ends the monitor.

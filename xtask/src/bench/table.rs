@@ -197,19 +197,16 @@ fn boot(results: &Results) -> Row {
 
 /// Titles of the rows that have a bar which cannot be judged, for a run of all set-ups.
 #[must_use]
-pub fn unmeasured(emulator: Emulator, rows: &[Row]) -> Vec<&'static str> {
-    let with_kvm = Setup::on(emulator).contains(&Setup::Kvm);
+pub fn unmeasured(rows: &[Row]) -> Vec<&'static str> {
     let has_bar = |metric| {
         // KVM's guest has no PCI here.
-        let exit = |row: &RowOf| row.kind == Kind::Exit && row.metric != "pci_config";
-        let judged = |row: &RowOf| exit(row) && (with_kvm || row.acrn.is_some());
+        let judged = |row: &RowOf| row.kind == Kind::Exit && row.metric != "pci_config";
         metric == "boot" || ROWS.iter().any(|row| row.metric == metric && judged(row))
     };
     let is_open = |row: &&Row| match row.metric {
         "boot" => row.bar.is_none(),
         IPI => row.cells[1].is_none(),
-        _ if with_kvm => row.of_kvm[0].is_none(),
-        _ => row.cells[1].is_none(),
+        _ => row.of_kvm[0].is_none(),
     };
     rows.iter()
         .filter(|row| has_bar(row.metric))
@@ -343,14 +340,13 @@ mod tests {
             let all = rows(Emulator::Bochs, &results([(Setup::Service, ours)], IPI));
             (
                 find(&all, IPI).bar,
-                unmeasured(Emulator::Qemu, &all).contains(&"IPI to another CPU"),
+                unmeasured(&all).contains(&"IPI to another CPU"),
             )
         };
         assert_eq!(bar(536), (Some(true), false));
         assert_eq!(bar(537), (Some(false), false));
         assert!(
-            unmeasured(Emulator::Bochs, &rows(Emulator::Bochs, &Results::new()))
-                .contains(&"IPI to another CPU")
+            unmeasured(&rows(Emulator::Bochs, &Results::new())).contains(&"IPI to another CPU")
         );
     }
 
@@ -394,17 +390,9 @@ mod tests {
     #[test]
     fn a_bar_that_cannot_be_judged_is_named() {
         let all = rows(Emulator::Qemu, &results(CELLS, "cpuid"));
-        let open = unmeasured(Emulator::Qemu, &all);
+        let open = unmeasured(&all);
         assert!(!open.contains(&"CPUID") && !open.contains(&"kernel entry to init"));
         assert!(open.contains(&"hypercall") && !open.contains(&"PCI configuration read"));
-    }
-
-    #[test]
-    fn where_kvm_does_not_run_the_limits_alone_are_wanted() {
-        let all = rows(Emulator::Bochs, &results(CELLS, "cpuid"));
-        let open = unmeasured(Emulator::Bochs, &all);
-        assert!(!open.contains(&"CPUID") && !open.contains(&"hypercall"));
-        assert!(open.contains(&"MSR read (IA32_PAT)"));
     }
 
     #[test]

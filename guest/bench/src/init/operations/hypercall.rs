@@ -7,6 +7,7 @@ use crate::place::Place;
 use acrn_abi::hsm;
 use acrn_abi::hypercall::{IrqLine, VmCreation};
 use std::arch::asm;
+use std::arch::x86_64::__cpuid;
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -24,15 +25,23 @@ const LINE: IrqLine = IrqLine {
 pub fn measure(place: Place) -> Option<Figure> {
     match place {
         Place::Service => of_the_driver(),
-        Place::Kvm => series(COUNT, |_| {
+        Place::Kvm if is_amd() => series(COUNT, |_| {
             // SAFETY: KVM refuses it to user mode in RAX and changes nothing else.
-            unsafe {
-                asm!("vmmcall", inout("rax") 99_u64 => _, options(nostack));
-            }
+            unsafe { asm!("vmmcall", inout("rax") 99_u64 => _, options(nostack)) };
+            true
+        }),
+        Place::Kvm => series(COUNT, |_| {
+            // SAFETY: as above.
+            unsafe { asm!("vmcall", inout("rax") 99_u64 => _, options(nostack)) };
             true
         }),
         Place::Bare | Place::User => None,
     }
+}
+
+/// The vendors' processors have an instruction each.
+fn is_amd() -> bool {
+    __cpuid(0).ebx == u32::from_le_bytes(*b"Auth")
 }
 
 fn of_the_driver() -> Option<Figure> {
