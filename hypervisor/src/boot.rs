@@ -103,7 +103,7 @@ fn check_processor() {
         complete = false;
     }
     match virt::detect() {
-        Ok(name) => info!("virtualization by {name}"),
+        Ok(()) => info!("virtualization by {}", virt::name()),
         Err(missing) => {
             complete = false;
             for feature in missing {

@@ -20,7 +20,7 @@ pub(super) fn version() {
     } else {
         "release"
     };
-    let vendor = virt::detect().unwrap_or("no virtualization");
+    let vendor = virt::name();
     say(format_args!(
         "acrn-rs {} ({profile}), {vendor}, {} CPUs, TSC {} kHz",
         env!("CARGO_PKG_VERSION"),

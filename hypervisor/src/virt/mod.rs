@@ -428,8 +428,16 @@ impl Vendor {
     }
 }
 
-/// Looks for a vendor's virtualization and says its name.
-pub fn detect() -> Result<&'static str, Missing> {
+/// Name of this machine's virtualization, once [`detect`] has found it.
+pub fn name() -> &'static str {
+    match Vendor::of_this_machine() {
+        Vendor::Svm => "AMD SVM",
+        Vendor::Vmx => "Intel VMX",
+    }
+}
+
+/// Looks for a vendor's virtualization with everything that is needed.
+pub fn detect() -> Result<(), Missing> {
     if svm::is_present() {
         return svm::detect();
     }

@@ -46,7 +46,7 @@ pub fn is_present() -> bool {
 }
 
 /// Looks for SVM with nested paging.
-pub fn detect() -> Result<&'static str, Missing> {
+pub fn detect() -> Result<(), Missing> {
     let mut missing = Missing::new();
     let leaf = cpu::cpuid(0x8000_000a, 0);
     FEATURES.store(leaf.edx, Ordering::Relaxed);
@@ -58,7 +58,7 @@ pub fn detect() -> Result<&'static str, Missing> {
         missing.push("SVM is disabled by the firmware (VM_CR.SVMDIS): enable \"SVM\" or \"AMD-V\"");
     }
     if missing.is_empty() {
-        Ok("AMD SVM")
+        Ok(())
     } else {
         Err(missing)
     }

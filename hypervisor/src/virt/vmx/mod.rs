@@ -39,7 +39,7 @@ pub fn has_gib_pages() -> bool {
 }
 
 /// Looks for VMX with everything that is needed.
-pub fn detect() -> Result<&'static str, Missing> {
+pub fn detect() -> Result<(), Missing> {
     let caps = Capabilities::read(cpu::rdmsr);
     let mut missing = match caps.controls() {
         Ok(controls) => {
@@ -54,7 +54,7 @@ pub fn detect() -> Result<&'static str, Missing> {
         );
     }
     if missing.is_empty() {
-        Ok("Intel VMX")
+        Ok(())
     } else {
         Err(missing)
     }
