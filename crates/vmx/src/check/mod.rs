@@ -23,8 +23,6 @@ use crate::{Capabilities, Field};
 use context::Checker;
 use core::fmt;
 
-pub use state::is_refused_pdpte;
-
 /// The current VMCS as far as it can be read.
 pub trait Vmcs {
     /// The value of a field. A field is read only when the controls say that the processor has it.

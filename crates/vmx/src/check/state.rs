@@ -229,18 +229,6 @@ fn link(c: &Checker<'_>) -> Verdict {
 }
 
 /// With EPT the four entries of PAE paging are fields of the VMCS.
-/// Whether a top-level entry of PAE paging is present with reserved bits (SDM volume 3A, 5.4.1), on a
-/// processor whose physical addresses have so many bits.
-pub const fn is_refused_pdpte(entry: u64, physical_bits: u32) -> bool {
-    const RESERVED: u64 = 0x1e6;
-    let width = if physical_bits < 63 {
-        physical_bits
-    } else {
-        63
-    };
-    entry & 1 != 0 && entry & (RESERVED | !0 << width) != 0
-}
-
 fn directory_pointers(c: &Checker<'_>) -> Verdict {
     let pae = c.get(Field::GuestCr0) & CR0_PG != 0
         && c.get(Field::GuestCr4) & CR4_PAE != 0
@@ -254,8 +242,9 @@ fn directory_pointers(c: &Checker<'_>) -> Verdict {
         Field::GuestPdpte2,
         Field::GuestPdpte3,
     ] {
-        let refused = is_refused_pdpte(c.get(field), c.processor.physical_bits);
-        c.ensure(!refused, field, "reserved bits are set")?;
+        if c.get(field) & 1 != 0 {
+            c.clear(field, 0x1e6 | c.beyond_width(), "reserved bits are set")?;
+        }
     }
     Ok(())
 }

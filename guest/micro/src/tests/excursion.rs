@@ -210,6 +210,8 @@ const EXPECTED: &[(u64, u32, &str)] = &[
 
 /// What not every emulator does.
 const STRICT: &[(u64, u32, &str)] = &[
+    (26, PROTECTION, "CR0 with a pointer that has a reserved bit"),
+    (27, PROTECTION, "CR3 with a pointer that has a reserved bit"),
     (50, PROTECTION, "an offset beyond 64 KiB in real mode"),
     (60, UNDEFINED, "VMRUN in virtual-8086 mode"),
 ];

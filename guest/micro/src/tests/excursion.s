@@ -230,6 +230,18 @@ protected:
     movl %eax, %cr0
     invlpg 0x40000000
     look 38
+    # Neither CR0 nor CR3 takes one with a reserved bit.
+    orl $2, BASE + TABLES + 0x2008
+    movl %cr0, %edi
+    movl %edi, %eax
+    xorl $0x40000000, %eax
+    try32 26, 0x0f, 0x22, 0xc0
+    movl %cr3, %eax
+    try32 27, 0x0f, 0x22, 0xd8
+    andl $0xfffffffd, BASE + TABLES + 0x2008
+    movl %edi, %cr0
+    movl %cr3, %eax
+    movl %eax, %cr3
     movl $0x40000000, %eax
     cpuid
     note 39, %ebx

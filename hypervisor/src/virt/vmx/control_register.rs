@@ -8,6 +8,7 @@ use super::{MACHINE, VmxCpu};
 use crate::arch::cpu::{cr0, cr4, efer, physical_address_bits};
 use crate::virt::{ControlState, NotAllowed, Registers};
 use acrn_abi::Gpa;
+use acrn_emulate::paging::{GuestPhysical, WalkContext};
 use acrn_vmx::{Capabilities, Field};
 
 /// CR4: VME to OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE, SMEP, SMAP, PKE. CPUID hides PCIDs.
@@ -35,12 +36,31 @@ fn pdptes(control: &ControlState, memory: &impl Fn(Gpa) -> Option<u64>) -> [u64;
     })
 }
 
-/// Whether the processor takes such a set of top-level entries (SDM volume 3A, 5.4.1).
-fn valid_pdptes(control: &ControlState, memory: &impl Fn(Gpa) -> Option<u64>) -> bool {
-    let bits = physical_address_bits();
-    pdptes(control, memory)
-        .into_iter()
-        .all(|entry| !acrn_vmx::check::is_refused_pdpte(entry, bits))
+/// Whether the processor takes the top-level entries that a change of CR0 or CR3 brings.
+fn has_valid_pdptes(control: &ControlState, memory: &impl Fn(Gpa) -> Option<u64>) -> bool {
+    let context = WalkContext {
+        cr0: control.cr0,
+        cr3: control.cr3,
+        cr4: control.cr4,
+        efer: control.efer,
+        rflags: 0,
+        cpl: control.cpl,
+        physical_bits: physical_address_bits() as u8,
+    };
+    // What is nowhere reads as not present.
+    context.has_valid_pointers(&Words(memory)) != Ok(false)
+}
+
+/// The guest's memory, by its words.
+struct Words<'a, F>(&'a F);
+
+impl<F: Fn(Gpa) -> Option<u64>> GuestPhysical for Words<'_, F> {
+    fn read_u64(&self, gpa: Gpa) -> Option<u64> {
+        (self.0)(gpa)
+    }
+    fn read_u32(&self, gpa: Gpa) -> Option<u32> {
+        (self.0)(gpa).map(|word| word as u32)
+    }
 }
 
 impl VmxCpu {
@@ -97,7 +117,7 @@ impl VmxCpu {
                     cr3: given & !(1 << 63),
                     ..self.control()
                 };
-                if !valid_pdptes(&new, &memory) {
+                if !has_valid_pdptes(&new, &memory) {
                     return Err(NotAllowed);
                 }
                 // SAFETY: the guest's part.
@@ -138,7 +158,7 @@ impl VmxCpu {
             || stops && (old.cr4 & cr4::PCIDE != 0 || self.is_64_bit());
         let new = ControlState { cr0: value, ..old };
         let reloads = starts || (value ^ old.cr0) & (cr0::CD | cr0::NW) != 0;
-        if refused || reloads && !valid_pdptes(&new, memory) {
+        if refused || reloads && !has_valid_pdptes(&new, memory) {
             return Err(NotAllowed);
         }
         self.write_cr0(value);
