@@ -32,6 +32,9 @@ pub struct Options {
     /// Run the Service VM's cases without the hypervisor: what fails then is not its fault.
     #[arg(long, requires = "filter")]
     bare: bool,
+    /// Run the long forms of some cases: 10,000 VMs made and ended, 100 starts of Linux in a User VM.
+    #[arg(long, conflicts_with = "host_only")]
+    full: bool,
     /// Note the results in the book's table of what runs where.
     #[arg(long, conflicts_with_all = ["host_only", "bare"])]
     write_table: bool,
@@ -93,7 +96,11 @@ pub fn run(layout: &Layout, options: &Options) -> Result<ExitCode> {
         if selection.needs(Emulator::Bochs) {
             bochs::build::build(layout)?;
         }
-        let report = system::run(layout, &artefacts, &selection, bare)?;
+        let manner = system::Manner {
+            bare,
+            full: options.full,
+        };
+        let report = system::run(layout, &artefacts, &selection, manner)?;
         tally.add(&report.tally);
         if options.write_table {
             table::write(layout, &report)?;

@@ -34,6 +34,17 @@ pub struct Context<'a> {
     pub emulator: Emulator,
     /// Whether machines boot without the hypervisor.
     pub bare: bool,
+    /// Whether cases run in their long form, if they have one.
+    pub full: bool,
+}
+
+/// How cases run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Without the hypervisor.
+    pub bare: bool,
+    /// In their long form.
+    pub full: bool,
 }
 
 impl Context<'_> {
@@ -329,7 +340,7 @@ pub fn run(
     layout: &Layout,
     artefacts: &Artefacts,
     selection: &Selection,
-    bare: bool,
+    manner: Manner,
 ) -> Result<Report> {
     let count = selection.count();
     anyhow::ensure!(
@@ -345,7 +356,8 @@ pub fn run(
             artefacts,
             name,
             emulator,
-            bare,
+            bare: manner.bare,
+            full: manner.full,
         };
         run_on(&context, selection, &mut report);
     }

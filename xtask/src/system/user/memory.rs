@@ -36,6 +36,26 @@ pub(super) fn zeroed(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
+/// Linux comes and goes in a User VM, and everything is back each time.
+pub(super) fn cycles(machine: &mut Machine) -> Result<()> {
+    let rounds = if machine.full { 100 } else { 2 };
+    let before = machine.without_users_and_belongings()?;
+    let memory = machine.memory()?;
+    for round in 1..=rounds {
+        machine.user(1)?;
+        machine.power_off_user(1)?;
+        machine
+            .still_has(&before)
+            .with_context(|| format!("round {round}"))?;
+        let now = machine.memory()?;
+        ensure!(
+            now == memory,
+            "round {round}: memory was {memory:?} and is {now:?}"
+        );
+    }
+    Ok(())
+}
+
 /// No thread of acrn-dm can do what a Device Model need not do.
 pub(super) fn sandbox(machine: &mut Machine) -> Result<()> {
     machine.user(1)?;

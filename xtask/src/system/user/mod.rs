@@ -123,6 +123,12 @@ pub(super) const CASES: &[Case] = &[
         run: memory::zeroed,
     },
     Case {
+        name: "user_vm_cycles",
+        on: QEMU,
+        catches: "memory, files or interfaces lost when Linux starts and ends in a User VM again and again",
+        run: memory::cycles,
+    },
+    Case {
         name: "user_vm_ordinary_memory",
         on: QEMU,
         catches: "a VM that needs huge pages where there are none",
@@ -153,6 +159,8 @@ pub(super) struct Machine {
     session: Session,
     /// User VMs that run with somebody logged in.
     up: Vec<u16>,
+    /// See [`Context::full`].
+    full: bool,
 }
 
 impl Machine {
@@ -171,6 +179,7 @@ impl Machine {
         Ok(Self {
             session,
             up: Vec::new(),
+            full: context.full,
         })
     }
 
