@@ -32,7 +32,7 @@ pub struct Options {
     /// Run the Service VM's cases without the hypervisor: what fails then is not its fault.
     #[arg(long, requires = "filter")]
     bare: bool,
-    /// Run the long forms of some cases: 10,000 VMs made and ended, 100 starts of Linux in a User VM.
+    /// Run the long forms of cases that have one: 100 starts of Linux in a User VM.
     #[arg(long, conflicts_with = "host_only")]
     full: bool,
     /// Note the results in the book's table of what runs where.

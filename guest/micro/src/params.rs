@@ -48,13 +48,6 @@ pub struct Range {
     pub kind: u32,
 }
 
-/// The number behind `name`, such as `rounds=`, in the command line.
-pub fn setting(name: &str, default: u64) -> u64 {
-    let words = command_line().split(' ');
-    let mut value = words.filter_map(|word| word.strip_prefix(name)?.parse().ok());
-    value.next_back().unwrap_or(default)
-}
-
 /// The memory map.
 pub fn memory_map() -> impl Iterator<Item = Range> {
     let count: u8 = read(0x1e8);

@@ -334,22 +334,12 @@ fn end(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// The figures of the shell's `memory` before and after a thousand User VMs, or ten thousand.
+/// The figures of the shell's `memory` before and after ten thousand User VMs.
 pub(super) fn cycles(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(without_hypervisor());
     }
-    let (rounds, limit) = match context.full {
-        true => (10_000, LIMIT * 10),
-        false => (1_000, LIMIT),
-    };
-    let words = format!(" rounds={rounds}");
-    let test = Around {
-        test: "vm_cycles",
-        words: &words,
-        limit,
-    };
-    let [before, after] = test.memory(context, usual_model(context))?;
+    let [before, after] = memory_around(context, "vm_cycles", usual_model(context))?;
     ensure!(
         before == after && before.contains("vm0 keeps"),
         "memory before:\n{before}\nand after:\n{after}"
@@ -368,12 +358,7 @@ pub(super) fn device_memory(context: &Context) -> Result<Outcome> {
         Emulator::Bochs => "corei7_sandy_bridge_2600k",
     };
     for model in [usual_model(context), without_large_pages] {
-        let test = Around {
-            test: "device_memory,vm_life",
-            words: "",
-            limit: LIMIT,
-        };
-        let [before, after] = test.memory(context, model)?;
+        let [before, after] = memory_around(context, "device_memory,vm_life", model)?;
         let (before, after) = (frames_used(&before)?, frames_used(&after)?);
         ensure!(
             after < before + 256,
@@ -390,33 +375,23 @@ fn frames_used(memory: &str) -> Result<u64> {
     number.with_context(|| format!("no count of table frames in:\n{memory}"))
 }
 
-/// A test before and after which the shell is asked.
-struct Around<'a> {
-    test: &'a str,
-    /// Other words of the command line, each behind a space.
-    words: &'a str,
-    limit: Duration,
-}
-
-impl Around<'_> {
-    /// What the shell's `memory` says before and after the test.
-    fn memory(&self, context: &Context, model: &str) -> Result<[String; 2]> {
-        let tests = format!("wait,{},wait{}", self.test, self.words);
-        let mut session = on_model(context, model, &tests)?;
-        let mut figures = [String::new(), String::new()];
-        for memory in &mut figures {
-            session.expect("waiting for a key", self.limit)?;
-            session.to_hypervisor()?;
-            *memory = session.hypervisor_command("memory")?;
-            ensure!(session.show(0)?, "vm0 has no console");
-            session.vm.console.send(b"x")?;
-            session.expect("PASS wait", SOON)?;
-        }
-        let said = session.expect("micro-guest: end", SOON)?;
-        ensure!(!said.contains("FAIL"), "{said}");
-        end(&mut session)?;
-        Ok(figures)
+/// What the shell's `memory` says before and after a test.
+fn memory_around(context: &Context, test: &str, model: &str) -> Result<[String; 2]> {
+    let tests = format!("wait,{test},wait");
+    let mut session = on_model(context, model, &tests)?;
+    let mut figures = [String::new(), String::new()];
+    for memory in &mut figures {
+        session.expect("waiting for a key", LIMIT * 2)?;
+        session.to_hypervisor()?;
+        *memory = session.hypervisor_command("memory")?;
+        ensure!(session.show(0)?, "vm0 has no console");
+        session.vm.console.send(b"x")?;
+        session.expect("PASS wait", SOON)?;
     }
+    let said = session.expect("micro-guest: end", SOON)?;
+    ensure!(!said.contains("FAIL"), "{said}");
+    end(&mut session)?;
+    Ok(figures)
 }
 
 /// Ways in which a VM cannot go on: it ends, and the hypervisor's shell answers.

@@ -181,7 +181,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "micro_vm_cycles",
         on: BOTH,
-        catches: "pages and table frames lost over 1000 User VMs",
+        catches: "pages and table frames lost over 10,000 User VMs",
         run: micro::cycles,
     },
     Case {

@@ -17,6 +17,12 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const SEED: u64 = 0x0123_4567_89ab_cdef;
 const STEPS: u64 = 30_000;
 
+fn setting(name: &str, default: u64) -> u64 {
+    let words = params::command_line().split(' ');
+    let mut value = words.filter_map(|word| word.strip_prefix(name)?.parse().ok());
+    value.next_back().unwrap_or(default)
+}
+
 /// xorshift64*.
 struct Random(u64);
 
@@ -238,8 +244,8 @@ pub(super) fn stream(t: &Test) {
         smp::begin_on(1, work);
     }
     let (beats, counted) = (HEARTBEAT.load(Ordering::SeqCst), counter());
-    let mut random = Random(params::setting("seed=", SEED).max(1));
-    for _ in 0..params::setting("steps=", STEPS) {
+    let mut random = Random(setting("seed=", SEED).max(1));
+    for _ in 0..setting("steps=", STEPS) {
         match random.below(6) {
             0 => any_msr(&mut random),
             1 => any_port(&mut random),

@@ -6,7 +6,6 @@
 use super::addresses::hidden;
 use super::hypercalls::hypercall;
 use crate::cpu::{self, ms, wait_for};
-use crate::params;
 use crate::report::Test;
 use crate::smp;
 use crate::trap::count;
@@ -609,7 +608,7 @@ pub(super) fn slots(t: &Test) {
 pub(super) fn cycles(t: &Test) {
     cpu::enable_interrupts();
     let mut failures = 0;
-    for round in 0..params::setting("rounds=", 1000) {
+    for round in 0..10_000u64 {
         let cpus = if round % 2 == 0 || smp::count() < 2 {
             1
         } else {
