@@ -8,7 +8,7 @@
 //!
 //! * [`rsdp`] finds and checks the root pointer;
 //! * [`table`] reads one table with its checksum, and the lists that lead to it;
-//! * [`madt`], [`fadt`], [`small`] read the single tables;
+//! * [`madt`], [`fadt`], [`dmar`], [`small`] read the single tables;
 //! * [`sleep`] finds the sleep types in the byte code of the DSDT, without an interpreter;
 //! * [`checksum`] is for modified copies of tables that a guest is to see.
 //!
@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod dmar;
 mod error;
 pub mod fadt;
 pub mod madt;
@@ -29,6 +30,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
+pub use dmar::Dmar;
 pub use error::Error;
 pub use fadt::{Fadt, Register};
 pub use madt::{Cpu, IoApic, Madt, NmiSource, Override};

@@ -1,5 +1,6 @@
 //! All that the hypervisor wants to know, gathered.
 
+use crate::dmar::Dmar;
 use crate::error::Error;
 use crate::fadt::Fadt;
 use crate::madt::Madt;
@@ -13,7 +14,7 @@ use arrayvec::ArrayVec;
 /// Most problems that are kept.
 pub const MAX_PROBLEMS: usize = 16;
 
-/// The machine as its firmware describes it. About 6 KiB.
+/// The machine as its firmware describes it. About 8 KiB.
 #[derive(Clone, Debug)]
 pub struct Platform {
     /// The root pointer.
@@ -28,8 +29,8 @@ pub struct Platform {
     pub ecam: ArrayVec<Ecam, MAX_ECAMS>,
     /// Timer.
     pub hpet: Option<Hpet>,
-    /// Intel IOMMUs: the table, with a right checksum.
-    pub dmar: Option<Table>,
+    /// Intel IOMMUs.
+    pub dmar: Option<Dmar>,
     /// AMD IOMMUs: the table, with a right checksum.
     pub ivrs: Option<Table>,
     /// How to suspend to memory.
@@ -79,12 +80,12 @@ impl Platform {
         let ecam = optional(first(Signature::MCFG), &mut report, |t, r| {
             small::mcfg(memory, t, r)
         });
-        let mut checked = |signature| {
-            optional(first(signature), &mut report, |t, _| {
-                t.check(memory).map(|()| t)
-            })
-        };
-        let (dmar, ivrs) = (checked(Signature::DMAR), checked(Signature::IVRS));
+        let dmar = optional(first(Signature::DMAR), &mut report, |t, r| {
+            Dmar::parse(memory, t, r)
+        });
+        let ivrs = optional(first(Signature::IVRS), &mut report, |t, _| {
+            t.check(memory).map(|()| t)
+        });
 
         let dsdt = fadt.filter(|fadt| fadt.dsdt.0 != 0).and_then(|fadt| {
             Table::open(memory, fadt.dsdt, Signature::DSDT)
@@ -171,7 +172,7 @@ mod tests {
         for given in [&[][..], &rsdp(0, 0x6000)] {
             let platform = Platform::discover(&machine(), given).unwrap();
             assert_eq!(platform.madt.cpus.len(), 1);
-            assert_eq!(platform.dmar.unwrap().address, Hpa(0x3000));
+            assert_eq!(platform.dmar.unwrap().table.address, Hpa(0x3000));
             assert_eq!(platform.s5, Some(SleepType { a: 5, b: 0 }));
             assert_eq!(platform.s3, Some(SleepType { a: 1, b: 1 }));
             assert_eq!(

@@ -43,6 +43,12 @@ fn machine() -> Vec<u8> {
         1, 0xa2, 0x86, 0x80, 0, 64, 0, 0, 0, 0, 0xd0, 0xfe, 0, 0, 0, 0,
     ];
     hpet.extend([0, 0, 0x80, 0]);
+    let mut dmar = vec![38, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    dmar.extend([0, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0xd9, 0xfe, 0, 0, 0, 0]);
+    dmar.extend([1, 8, 0, 0, 0, 0, 2, 0]);
+    dmar.extend([0, 0, 16, 0, 1, 0, 0, 0, 0, 0x10, 0xd9, 0xfe, 0, 0, 0, 0]);
+    dmar.extend([1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0x7d, 0, 0, 0, 0]);
+    dmar.extend([0xff, 0xff, 0xff, 0x7d, 0, 0, 0, 0]);
     // Name (_S5, Package (4) { 5, 5, 0, 0 }) and the like for _S3.
     let dsdt = [
         8, b'_', b'S', b'5', b'_', 0x12, 8, 4, 0x0a, 5, 0x0a, 5, 0, 0, 8, b'_', b'S', b'3', b'_',
@@ -53,7 +59,7 @@ fn machine() -> Vec<u8> {
         (b"FACP", &fadt),
         (b"MCFG", &mcfg),
         (b"HPET", &hpet),
-        (b"DMAR", &[0; 16]),
+        (b"DMAR", &dmar),
         (b"DSDT", &dsdt),
     ];
     let mut list = Vec::new();
@@ -100,6 +106,14 @@ pub(crate) fn run(data: &[u8]) {
         for problem in &platform.problems {
             let _ = problem.to_string();
         }
+        if let Some(dmar) = &platform.dmar {
+            for scope in &dmar.scopes {
+                assert!(scope.unit < dmar.units.len() && !scope.path.is_empty());
+            }
+            for region in &dmar.regions {
+                assert!(region.size > 0 && region.start.checked_add(region.size).is_some());
+            }
+        }
         for irq in 0..16 {
             let _ = platform.madt.isa(irq);
         }
@@ -125,7 +139,10 @@ mod tests {
         let ram = machine();
         let platform = Platform::discover(&Ram(&ram), &ram[RSDP..RSDP + 36]).unwrap();
         assert_eq!((platform.madt.cpus.len(), platform.ecam.len()), (3, 1));
-        assert!(platform.hpet.is_some() && platform.fadt.is_some() && platform.dmar.is_some());
+        assert!(platform.hpet.is_some() && platform.fadt.is_some());
+        let dmar = platform.dmar.unwrap();
+        assert_eq!((dmar.units.len(), dmar.scopes.len()), (2, 1));
+        assert_eq!(dmar.regions.len(), 1);
         assert!(platform.s5.is_some_and(|s5| s5.a == 5) && platform.s3.is_some());
     }
 }
