@@ -2,7 +2,7 @@
 
 use crate::arch::{self, apic, cpu, exception, ioapic, paging, smp, tsc, uart};
 use crate::memory::BootMemory;
-use crate::{console, log, memory, pci, percpu, run, service, virt};
+use crate::{console, iommu, log, memory, pci, percpu, run, service, virt};
 use acrn_abi::{Hpa, PcpuId};
 use acrn_acpi::Platform;
 use acrn_boot::cmdline::{Options, Uart};
@@ -63,8 +63,8 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     }
     start_processors(platform);
     console::enable_input(platform);
-    announce_protection(platform);
     memory::open_frame_pool();
+    iommu::find(platform);
     match service::launch(&info, platform) {
         Ok(()) => {}
         Err(error) => {
@@ -224,13 +224,4 @@ fn reserve_trampoline() -> Option<Hpa> {
         page
     };
     memory::claim(page, 4096).then_some(page)
-}
-
-fn announce_protection(platform: &Platform) {
-    let unit = match (&platform.dmar, &platform.ivrs) {
-        (Some(_), _) => "an Intel IOMMU (DMAR) that is not used yet",
-        (_, Some(_)) => "an AMD IOMMU (IVRS) that is not used yet",
-        _ => "no IOMMU",
-    };
-    warning!("this machine has {unit}: devices of the Service VM can reach all memory by DMA");
 }

@@ -8,7 +8,7 @@ use crate::arch::{apic, cpu, exception, ioapic};
 use crate::percpu::{self, PerCpu};
 use crate::vcpu::{Local, Vcpu, request};
 use crate::vm::{self, Vm};
-use crate::{console, run};
+use crate::{console, iommu, run};
 use acrn_abi::{Gsi, Vector, VmId};
 use acrn_vdev::interrupt::{Delivery, DeliveryMode};
 use acrn_vdev::ioapic::Rte;
@@ -190,6 +190,7 @@ pub fn dispatch(this: &PerCpu, vector: u8) {
         apic::TIMER_VECTOR => run::timer_interrupt(this),
         apic::KICK_VECTOR | apic::NOTIFY_VECTOR => {}
         apic::UART_VECTOR => console::interrupt(this),
+        apic::IOMMU_VECTOR => iommu::interrupt(),
         _ => forward(vector),
     }
     apic::end_of_interrupt();

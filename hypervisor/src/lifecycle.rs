@@ -7,8 +7,7 @@ use crate::percpu;
 use crate::power;
 use crate::vcpu::{Local, Vcpu, Wait, request};
 use crate::virt::{self, Exit, Registers, VirtConfig};
-use acrn_abi::{Hpa, PcpuId};
-use acrn_acpi::Platform;
+use acrn_abi::PcpuId;
 use acrn_lifecycle::{Caller, VmRequest};
 use acrn_vdev::lapic::VLapic;
 use core::sync::atomic::Ordering;
@@ -62,11 +61,6 @@ pub fn msr_bitmap() -> u64 {
         MsrBitmap(bits)
     });
     (&raw const *bitmap) as u64
-}
-
-/// Register pages of units that no VM may see: IOMMUs.
-pub fn hidden_units(_platform: &Platform) -> impl Iterator<Item = Hpa> {
-    core::iter::empty()
 }
 
 /// Sets a vCPU up on a CPU: reset state, own APIC id. `None` when the CPU is full.

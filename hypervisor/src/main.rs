@@ -13,6 +13,7 @@
 //! | [`vm`], [`vcpu`] | the structures of a VM |
 //! | [`exit`] | what happens on each exit |
 //! | [`irq`], [`pci`] | pass-through of interrupts and of PCI functions |
+//! | [`iommu`] | what devices may reach by DMA |
 //! | [`lifecycle`], [`service`], [`user_vm`] | life of vCPUs; making the Service VM and others |
 //! | [`power`] | switching the machine off, resetting it |
 //! | [`console`], [`shell`], [`log`], [`stats`] | what people see |
@@ -34,6 +35,7 @@ mod boot;
 mod console;
 mod device_memory;
 mod exit;
+mod iommu;
 mod irq;
 mod lifecycle;
 mod memory;

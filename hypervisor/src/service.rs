@@ -5,7 +5,7 @@ use crate::memory::{self, BootMemory};
 use crate::vcpu::Wait;
 use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig, gpr};
 use crate::vm::{self, Vm};
-use crate::{console, device_memory, exit, lifecycle, pci, percpu};
+use crate::{console, device_memory, exit, iommu, lifecycle, pci, percpu};
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE};
 use acrn_acpi::Platform;
 use acrn_boot::bzimage::{self, Initrd, KernelImage, LoadPlan, Search};
@@ -68,7 +68,7 @@ pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     let vm = vm::service();
     vm.describe(b"Service_VM", true, 0);
     let kernel = info.kernel().ok_or(Error::NoKernel)?;
-    let table = map_everything(platform)?;
+    let table = map_everything()?;
     let config = VirtConfig {
         nested_root: table.root_pointer(),
         io_bitmap: lifecycle::service_io_bitmap(),
@@ -78,6 +78,7 @@ pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     add_devices(vm, platform);
     add_vcpus(vm, &config)?;
     load(vm, info, kernel)?;
+    iommu::confine(vm, platform);
     *vm.state.lock() = VmState::Running;
     console::attach(vm.id);
     vm.let_run();
@@ -85,7 +86,7 @@ pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
 }
 
 /// Everything at its own address, but for what the hypervisor keeps or mediates.
-fn map_everything(platform: &Platform) -> Result<NestedTable, Error> {
+fn map_everything() -> Result<NestedTable, Error> {
     let mut table = NestedTable::new()?;
     let top = memory::top();
     table.map(Gpa(0), Hpa(0), top, Access::RWX, MemType::Uncacheable)?;
@@ -122,9 +123,6 @@ fn map_everything(platform: &Platform) -> Result<NestedTable, Error> {
     }
     for (start, size) in memory::claimed_low_pages() {
         hide(start, size)?;
-    }
-    for unit in lifecycle::hidden_units(platform) {
-        hide(unit.get(), PAGE_SIZE)?;
     }
     if !pci::exclude_mediated(&mut table, Gpa(0), top) {
         return Err(Error::Mediated);

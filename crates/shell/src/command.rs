@@ -38,6 +38,8 @@ pub enum Command {
     Interrupts,
     /// Interrupts of passed-through devices.
     PassThrough,
+    /// IOMMUs.
+    Iommu,
     /// I/O APIC of a VM.
     Vioapic(VmId),
     /// Exit counters of a VM, or of all.
@@ -208,6 +210,7 @@ impl<'a> Args<'a> {
             "vm_stop" => Command::VmStop(self.vm()?),
             "int" => Command::Interrupts,
             "pt" => Command::PassThrough,
+            "iommu" => Command::Iommu,
             "vioapic" => Command::Vioapic(self.vm()?),
             "exits" => Command::Exits(self.vm_or_all()?),
             "memory" => Command::Memory,

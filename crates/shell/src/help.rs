@@ -34,7 +34,7 @@ impl fmt::Display for Help {
 }
 
 /// All commands.
-pub const COMMANDS: [Help; 24] = [
+pub const COMMANDS: [Help; 25] = [
     Help {
         name: "help",
         args: "[COMMAND]",
@@ -94,6 +94,11 @@ pub const COMMANDS: [Help; 24] = [
         name: "pt",
         args: "",
         text: "interrupts of passed-through devices",
+    },
+    Help {
+        name: "iommu",
+        args: "",
+        text: "IOMMUs, what devices may reach, and refused DMA",
     },
     Help {
         name: "vioapic",

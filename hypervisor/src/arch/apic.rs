@@ -13,6 +13,8 @@ pub const KICK_VECTOR: u8 = 0xf1;
 pub const UART_VECTOR: u8 = 0xf2;
 /// Vector at which a processor in a guest takes what was posted for it.
 pub const NOTIFY_VECTOR: u8 = 0xf3;
+/// Vector of the IOMMUs' faults.
+pub const IOMMU_VECTOR: u8 = 0xf4;
 /// Spurious interrupt vector.
 pub const SPURIOUS_VECTOR: u8 = 0xff;
 

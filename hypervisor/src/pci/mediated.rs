@@ -43,7 +43,7 @@ impl Pages {
 }
 
 /// What is hidden from all guests, without anything that answers for it.
-static HIDDEN: Mutex<ArrayVec<Pages, 16>> = Mutex::new(ArrayVec::new_const());
+static HIDDEN: Mutex<ArrayVec<Pages, 32>> = Mutex::new(ArrayVec::new_const());
 /// MSI-X tables by function. While a BAR moves a function has two ranges.
 static TABLES: Mutex<ArrayVec<(Bdf, Pages), { 2 * super::MAX_FUNCTIONS }>> =
     Mutex::new(ArrayVec::new_const());

@@ -159,6 +159,13 @@ pub fn initialise(platform: &Platform) -> Option<(Hpa, u64)> {
     window
 }
 
+/// Hides registers of the hypervisor's own from every VM. Before the Service VM is made.
+pub fn hide(start: Hpa, size: u64) {
+    if let Some(pages) = mediated::Pages::around(start.get(), size) {
+        mediated::hide(pages);
+    }
+}
+
 /// A UART behind a PCI function: its first BAR. No VM sees the function from now on.
 pub fn find_uart(bdf: Bdf) -> Option<uart::Location> {
     let mut config = Host;

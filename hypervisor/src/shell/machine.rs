@@ -83,6 +83,7 @@ impl Meaning {
             (apic::TIMER_VECTOR, _) => text.write_str("timer"),
             (apic::KICK_VECTOR, _) => text.write_str("kick"),
             (apic::UART_VECTOR, _) => text.write_str("console"),
+            (apic::IOMMU_VECTOR, _) => text.write_str("IOMMU fault"),
             (apic::SPURIOUS_VECTOR, _) => text.write_str("spurious"),
             (_, Source::None) => text.write_str("no owner"),
             (
@@ -108,6 +109,13 @@ impl Meaning {
 /// Functions and interrupts that are passed through.
 pub(super) fn pass_through() {
     let _ = crate::pci::list(&mut Out);
+}
+
+/// Units, what they let through, and what they have refused.
+pub(super) fn iommu() {
+    if let Some(platform) = crate::boot::platform() {
+        let _ = crate::iommu::list(platform, &mut Out);
+    }
 }
 
 pub(super) fn memory() {

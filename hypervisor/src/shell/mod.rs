@@ -113,6 +113,7 @@ fn execute(command: Command) -> bool {
         Command::VmStop(vm) => guests::end(vm, request::OFF),
         Command::Interrupts => machine::interrupts(),
         Command::PassThrough => machine::pass_through(),
+        Command::Iommu => machine::iommu(),
         Command::Vioapic(vm) => guests::ioapic(vm),
         Command::Exits(vm) => guests::exits(vm),
         Command::Memory => machine::memory(),

@@ -12,6 +12,7 @@ use super::{Context, Outcome};
 use crate::bochs;
 use crate::demo::Options;
 use crate::machine::{Disk, DiskBus, Emulator, NetModel};
+use crate::session::Session;
 
 const DISK_BYTES: usize = 16 << 20;
 /// In Bochs a disk moves a few megabytes a second.
@@ -42,6 +43,19 @@ pub(super) fn disk_intx(context: &Context) -> Result<Outcome> {
 }
 
 fn disk(context: &Context, bus: DiskBus, device: &str, kernel_args: &str) -> Result<Outcome> {
+    let mut session = disk_moves_data(context, bus, device, kernel_args, &[])?;
+    session.power_off(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
+
+/// A Service VM that has read and written a disk of its machine, which has further arguments.
+pub(super) fn disk_moves_data(
+    context: &Context,
+    bus: DiskBus,
+    device: &str,
+    kernel_args: &str,
+    extra: &[&str],
+) -> Result<Session> {
     let bytes = match context.emulator {
         Emulator::Qemu => DISK_BYTES,
         Emulator::Bochs => SLOW_DISK_BYTES,
@@ -59,6 +73,9 @@ fn disk(context: &Context, bus: DiskBus, device: &str, kernel_args: &str) -> Res
         bus,
         persistent: false,
     });
+    machine
+        .extra
+        .extend(extra.iter().map(|&word| word.to_owned()));
     let mut session = service_vm(context, &machine, "disk")?;
     let read = session.check(&format!("md5sum </dev/{device}"), DISK_TIME)?;
     ensure!(
@@ -77,8 +94,7 @@ fn disk(context: &Context, bus: DiskBus, device: &str, kernel_args: &str) -> Res
         ),
         DISK_TIME,
     )?;
-    session.power_off(POWER_OFF)?;
-    Ok(Outcome::Passed)
+    Ok(session)
 }
 
 pub(super) fn net_virtio(context: &Context) -> Result<Outcome> {

@@ -19,7 +19,7 @@ use crate::session::{HYPERVISOR_PROMPT, Session};
 use crate::{bochs, qemu};
 
 /// Time for a group of tests; they take a few seconds on a machine that does nothing else.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 /// Time for what should appear at once.
 pub(super) const SOON: Duration = Duration::from_secs(30);
 /// What the debug device makes of the micro-guest's code for success: 2 * 0x10 + 1.

@@ -3,6 +3,7 @@
 
 mod boot;
 mod devices;
+mod dma;
 mod micro;
 mod report;
 mod shell;
@@ -191,6 +192,12 @@ pub const CASES: &[Case] = &[
         run: micro::device_memory,
     },
     Case {
+        name: "micro_dma",
+        on: QEMU,
+        catches: "a device that reads or writes the hypervisor's memory, or refused DMA without a message",
+        run: dma::confined,
+    },
+    Case {
         name: "micro_fatal",
         on: BOTH,
         catches: "a Service VM that cannot go on and takes the hypervisor with it",
@@ -231,6 +238,12 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "pass-through of an AHCI disk: MSI, DMA addresses",
         run: devices::disk_ahci,
+    },
+    Case {
+        name: "service_vm_disk_iommu",
+        on: QEMU,
+        catches: "an IOMMU that keeps a disk from its owner, or that the Service VM's kernel finds",
+        run: dma::disk,
     },
     Case {
         name: "service_vm_disk_nvme",

@@ -24,6 +24,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("vcpu_dumpreg 3 0", &["there is no VM 3"]),
     ("int", &["kick", "console", "CPU0", "CPU1"]),
     ("pt", &[]),
+    ("iommu", &["no IOMMU in use"]),
     ("vioapic 0", &["DESTINATION", "high"]),
     ("exits 0", &["vm0 vcpu0", "cpuid", "AVERAGE"]),
     (

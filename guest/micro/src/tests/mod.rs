@@ -8,6 +8,7 @@ mod code;
 mod debug;
 mod delivery;
 mod devices;
+mod dma;
 mod excursion;
 mod fatal;
 mod hostile;
@@ -84,6 +85,8 @@ pub const TESTS: &[Entry] = &[
     ("holes", true, addresses::holes),
     ("device_memory", true, addresses::device_memory),
     ("page_tables", true, addresses::page_tables),
+    ("dma", false, dma::confined),
+    ("dma_units", false, dma::units),
     ("hypercall_policy", true, hypercalls::policy),
     ("hypercall_fuzz", true, hypercalls::fuzz),
     ("vm_life", true, vm::life),

@@ -63,8 +63,8 @@ fn remove_uart(vm: &Vm, place: UartPlace) -> Result<u64, Refusal> {
     Ok(0)
 }
 
-/// Devices of the machine for a User VM. Without an IOMMU such a device would let the User VM
-/// read and write all memory, so none is given.
+/// Devices of the machine for a User VM: none is given. All are in the Service VM's domain for DMA, and
+/// a device there would let the User VM read and write the Service VM's memory.
 pub fn pass_through(id: VmId, block: Gpa, what: PassThrough) -> Result<u64, Refusal> {
     match what {
         PassThrough::SetInterrupt | PassThrough::ResetInterrupt => {
@@ -76,7 +76,7 @@ pub fn pass_through(id: VmId, block: Gpa, what: PassThrough) -> Result<u64, Refu
     existing(id)?;
     Err(match what {
         PassThrough::AssignPci | PassThrough::AssignMmio | PassThrough::SetInterrupt => {
-            Refusal::new(Errno::EACCES, "no device of the machine without an IOMMU")
+            Refusal::new(Errno::EACCES, "devices of the machine are the Service VM's")
         }
         PassThrough::DeassignPci | PassThrough::DeassignMmio | PassThrough::ResetInterrupt => {
             Refusal::new(Errno::ENODEV, "the VM has no device of the machine")

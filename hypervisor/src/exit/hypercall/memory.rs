@@ -2,8 +2,8 @@
 //! lends and takes them.
 //!
 //! A page must be the Service VM's own, mapped there, and lent to nobody. It stays mapped in the
-//! Service VM, whose Device Model works on it. Registers of devices are nobody's to lend: without
-//! an IOMMU to confine the device they would give a User VM the whole machine.
+//! Service VM, whose Device Model works on it. Registers of devices are nobody's to lend: by DMA
+//! they would give a User VM all that their device reaches.
 
 use super::{Refusal, read, slot};
 use crate::memory::OWNERS;

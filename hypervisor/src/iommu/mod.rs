@@ -1,0 +1,213 @@
+//! DMA remapping: devices reach the memory of the VM that owns them, and nothing else.
+//!
+//! There is one domain, the Service VM's, since it owns every device. What it maps is what the VM's
+//! nested table maps as memory, each range after asking the ownership map, so the hypervisor's pages
+//! are not in it; and the regions that firmware's devices need. Pages that the Service VM lends to a
+//! User VM stay in it: the Device Model does I/O for the User VM by the Service VM's devices, right
+//! into these pages. So no loan changes the domain, and it is built once, before any VM runs.
+//! Registers of devices are not in it: no device can write to another's.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`domain`] | the addresses that a VM's devices may use |
+//! | [`vtd`] | a unit of Intel's kind; one of AMD's would be its sibling, with the same functions |
+//!
+//! No VM sees the units: their registers are hidden, and so is the ACPI table that names them.
+//! Interrupts are not remapped.
+
+mod domain;
+mod vtd;
+
+use crate::arch::apic;
+use crate::vm::Vm;
+use crate::{log, memory, pci, percpu};
+use acrn_abi::Hpa;
+use acrn_acpi::dmar::{Dmar, MAX_UNITS};
+use acrn_acpi::table::CHECKSUM_OFFSET;
+use acrn_acpi::{Platform, checksum};
+use acrn_vtd::Fault;
+use arrayvec::ArrayVec;
+use core::fmt::Write;
+use core::sync::atomic::Ordering;
+use domain::Domain;
+use spin::Mutex;
+use vtd::Unit;
+
+/// Faults that the shell shows.
+const KEPT: usize = 8;
+
+static UNITS: Mutex<ArrayVec<Unit, MAX_UNITS>> = Mutex::new(ArrayVec::new_const());
+static DOMAIN: Mutex<Option<Domain>> = Mutex::new(None);
+static FAULTS: Mutex<History> = Mutex::new(History {
+    count: 0,
+    last: ArrayVec::new_const(),
+});
+
+struct History {
+    count: u64,
+    last: ArrayVec<Fault, KEPT>,
+}
+
+impl History {
+    fn add(&mut self, fault: Fault) {
+        self.count += 1;
+        if self.last.is_full() {
+            self.last.remove(0);
+        }
+        let _ = self.last.try_push(fault);
+    }
+}
+
+/// Finds the units and hides them from VMs. Before the Service VM's memory is mapped.
+pub fn find(platform: &Platform) {
+    let Some(dmar) = &platform.dmar else {
+        let unit = match platform.ivrs {
+            Some(_) => "an AMD IOMMU (IVRS) that is not used yet",
+            None => "no IOMMU",
+        };
+        warning!("this machine has {unit}: devices of the Service VM can reach all memory by DMA");
+        return;
+    };
+    let mut units = UNITS.lock();
+    for description in &dmar.units {
+        pci::hide(description.registers, description.size);
+        let _ = units.try_push(Unit::new(description));
+    }
+    if !hide_table(dmar) {
+        warning!("the ACPI table DMAR cannot be hidden from the Service VM");
+    }
+}
+
+/// Gives the table in memory another name, which no driver knows. That changes five bytes and leaves
+/// the list of tables as it is; the firmware makes the table anew when the machine is reset.
+fn hide_table(dmar: &Dmar) -> bool {
+    const HIDDEN: [u8; 4] = *b"RAMD";
+    let at = dmar.table.address;
+    let mut head = [0; CHECKSUM_OFFSET + 1];
+    if !memory::read_guest(at, &mut head) {
+        return false;
+    }
+    let sum = checksum::adjusted(head[CHECKSUM_OFFSET], &head[..4], &HIDDEN);
+    head[..4].copy_from_slice(&HIDDEN);
+    head[CHECKSUM_OFFSET] = sum;
+    let mut written = [0; CHECKSUM_OFFSET + 1];
+    memory::write_guest(at, &head) && memory::read_guest(at, &mut written) && written == head
+}
+
+/// Confines the devices to the memory of the VM that owns them all and does not run yet.
+pub fn confine(vm: &Vm, platform: &Platform) {
+    let Some(dmar) = &platform.dmar else { return };
+    let mut units = UNITS.lock();
+    let gib_pages = units.iter().all(|unit| unit.capabilities.gib_pages);
+    let domain = match Domain::of(vm, gib_pages) {
+        Ok(mut domain) => {
+            dmar.regions
+                .iter()
+                .for_each(|region| domain.reserve(region));
+            domain
+        }
+        Err(error) => {
+            error!("DMA of the Service VM's devices is not confined: {error}");
+            return;
+        }
+    };
+    let receiver = percpu::all()[0].apic_id.load(Ordering::Relaxed);
+    let mut confined = !units.is_empty();
+    for (index, unit) in units.iter_mut().enumerate() {
+        if let Err(error) = unit.turn_on(&domain, receiver) {
+            confined = false;
+            error!(
+                "IOMMU {index} at {}: {error}; DMA behind it is not confined",
+                unit.registers
+            );
+        }
+    }
+    if confined {
+        let (count, mib) = (units.len(), domain.bytes() >> 20);
+        info!("DMA of the Service VM's devices is confined to its {mib} MiB; IOMMUs: {count}");
+    }
+    *DOMAIN.lock() = Some(domain);
+}
+
+/// A unit has something to say: [`apic::IOMMU_VECTOR`].
+pub fn interrupt() {
+    collect();
+}
+
+/// Takes over what the units have recorded. Devices can be told to fault without end, so few of the
+/// faults are logged.
+fn collect() {
+    let mut units = UNITS.lock();
+    for (index, unit) in units
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, unit)| unit.is_on())
+    {
+        let lost = unit.take_faults(|fault| {
+            FAULTS.lock().add(fault);
+            if log::limited() {
+                warning!("IOMMU {index}: {fault}");
+            }
+        });
+        if lost && log::limited() {
+            warning!("IOMMU {index}: further faults came too fast to be recorded");
+        }
+    }
+}
+
+/// Shows units, domain and faults. Lines end as a terminal wants.
+///
+/// # Errors
+/// Those of `out`.
+pub fn list(platform: &Platform, out: &mut dyn Write) -> core::fmt::Result {
+    let Some(dmar) = &platform.dmar else {
+        return write!(out, "no IOMMU in use\r\n");
+    };
+    collect();
+    for (index, unit) in UNITS.lock().iter().enumerate() {
+        write!(out, "unit {index} at {}: {unit}\r\n", unit.registers)?;
+        show_scopes(dmar, index, out)?;
+    }
+    if let Some(domain) = &*DOMAIN.lock() {
+        let (kib, frames) = (domain.bytes() >> 10, domain.frames());
+        write!(out, "domain of vm0: {kib} KiB in {frames} table frames\r\n")?;
+    }
+    let faults = FAULTS.lock();
+    write!(out, "faults: {}\r\n", faults.count)?;
+    for fault in &faults.last {
+        write!(out, "  {fault}\r\n")?;
+    }
+    Ok(())
+}
+
+fn show_scopes(dmar: &Dmar, index: usize, out: &mut dyn Write) -> core::fmt::Result {
+    for scope in dmar.scopes_of(index) {
+        write!(out, "  {} {:02x}", scope.kind, scope.bus)?;
+        for (device, function) in &scope.path {
+            write!(out, ":{device:02x}.{function:x}")?;
+        }
+        write!(out, "\r\n")?;
+    }
+    let Some(unit) = dmar.units.get(index).filter(|unit| unit.rest) else {
+        return Ok(());
+    };
+    write!(out, "  all other functions of segment {}\r\n", unit.segment)
+}
+
+/// Where a message-signalled interrupt goes to: address and data. `None` when the local APIC's id is
+/// too large for one that is not remapped.
+fn message(receiver: u32, vector: u8) -> Option<(u32, u32)> {
+    let id = u8::try_from(receiver).ok().filter(|id| *id != u8::MAX)?;
+    let address = apic::XAPIC_BASE as u32 | u32::from(id) << 12;
+    Some((address, vector.into()))
+}
+
+/// Width of the addresses of all memory.
+fn memory_bits() -> u8 {
+    (u64::BITS - (memory::top() - 1).leading_zeros()) as u8
+}
+
+/// Where a register is.
+fn at(registers: Hpa, offset: u64) -> Hpa {
+    Hpa(registers.0 + offset)
+}

@@ -1,0 +1,267 @@
+//! A remapping unit of Intel's kind: its registers, its queue, its fault records.
+//!
+//! All functions on all buses are in one domain, so every root entry of a unit names the same context
+//! table, all of whose entries are alike. A function that is plugged in later, or that makes its
+//! requests under another number, is confined with the rest.
+//!
+//! The tables are written before the unit reads them for the first time, and caches are written back
+//! in between, for units that do not look into them.
+
+use super::domain::Domain;
+use super::{at, memory_bits, message};
+use crate::arch::{apic, cpu, device, tsc};
+use crate::memory::Frames;
+use acrn_abi::{Hpa, PAGE_SIZE};
+use acrn_acpi::dmar;
+use acrn_memory::FrameStore;
+use acrn_vtd::register::{self, command, fault_status};
+use acrn_vtd::{Capabilities, ContextEntry, Descriptor, Fault, Missing, Queue, RootEntry, Width};
+use core::fmt;
+
+/// Entries of a root table and of a context table.
+const ENTRIES: usize = 256;
+/// Milliseconds after which a unit is given up.
+const PATIENCE: u64 = 100;
+
+/// Why a unit does not translate.
+#[derive(Clone, Copy, Debug)]
+pub enum Error {
+    /// It lacks something.
+    Missing(Missing),
+    /// No frame is left for its tables.
+    NoFrame,
+    /// It has not done what it was told.
+    Stuck(&'static str),
+}
+
+impl From<Missing> for Error {
+    fn from(missing: Missing) -> Self {
+        Self::Missing(missing)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(missing) => write!(f, "{missing}"),
+            Self::NoFrame => f.write_str("no page-table frames are left for it"),
+            Self::Stuck(what) => write!(f, "it does not {what}"),
+        }
+    }
+}
+
+/// A unit.
+#[derive(Debug)]
+pub struct Unit {
+    /// Its registers.
+    pub registers: Hpa,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    size: u64,
+    /// Levels of the tables that it walks, once it does.
+    width: Option<Width>,
+}
+
+impl Unit {
+    /// A unit as firmware left it.
+    pub fn new(description: &dmar::Unit) -> Self {
+        let registers = description.registers;
+        let read = |offset, size| device::read(at(registers, offset), size);
+        let capabilities = Capabilities::new(
+            read(register::VERSION, 4) as u32,
+            read(register::CAPABILITY, 8),
+            read(register::EXTENDED, 8),
+        );
+        Self {
+            registers,
+            capabilities,
+            size: description.size,
+            width: None,
+        }
+    }
+
+    /// Whether it translates.
+    pub fn is_on(&self) -> bool {
+        self.width.is_some()
+    }
+
+    /// Puts all functions behind the unit into a domain. Faults interrupt the CPU whose local APIC
+    /// has the id `receiver`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn turn_on(&mut self, domain: &Domain, receiver: u32) -> Result<(), Error> {
+        let width = self.capabilities.choose(memory_bits())?;
+        self.turn_off()?;
+        let root = build_tables(domain, width)?;
+        cpu::wbinvd();
+        self.write_back()?;
+        self.set(register::ROOT_TABLE, root.get());
+        self.command(command::SET_ROOT, true, "take the root table")?;
+        self.forget_all()?;
+        self.report_to(receiver);
+        self.command(command::TRANSLATE, true, "translate")?;
+        self.open_protected_memory();
+        self.width = Some(width);
+        Ok(())
+    }
+
+    /// Ends what firmware may have begun.
+    fn turn_off(&self) -> Result<(), Error> {
+        self.command(command::TRANSLATE, false, "stop translating")?;
+        let interrupts = command::REMAP_INTERRUPTS;
+        self.command(interrupts, false, "stop remapping interrupts")?;
+        self.command(command::QUEUE, false, "leave its queue")
+    }
+
+    /// Makes the unit forget what it may know, by a queue that is used this once: the tables do not
+    /// change any more.
+    fn forget_all(&self) -> Result<(), Error> {
+        let frame = || Frames.alloc().ok_or(Error::NoFrame);
+        let (place, status) = (frame()?, frame()?);
+        let mut queue = Queue::new();
+        for descriptor in [
+            Descriptor::all_contexts(),
+            Descriptor::all_translations(&self.capabilities),
+            Descriptor::wait(status, 1),
+        ] {
+            put(place, queue.take(), descriptor.0);
+        }
+        self.set(register::QUEUE_TAIL, 0);
+        self.set(register::QUEUE_ADDRESS, place.get());
+        self.command(command::QUEUE, true, "use its queue")?;
+        self.set(register::QUEUE_TAIL, queue.tail_register());
+        let done = wait_for(|| Frames.read(status, 0) as u32 == 1);
+        // What it still may write to is not given back.
+        done.then_some(()).ok_or(Error::Stuck("empty its queue"))?;
+        self.command(command::QUEUE, false, "leave its queue")?;
+        Frames.free(place);
+        Frames.free(status);
+        Ok(())
+    }
+
+    /// Writes of the processor to memory are there for the unit to see.
+    fn write_back(&self) -> Result<(), Error> {
+        if !self.capabilities.flush_writes {
+            return Ok(());
+        }
+        let bit = command::FLUSH_WRITES;
+        let kept = self.get32(register::STATUS) & command::STICKY;
+        self.set32(register::COMMAND, kept | bit);
+        let done = wait_for(|| self.get32(register::STATUS) & bit == 0);
+        done.then_some(()).ok_or(Error::Stuck("flush its writes"))
+    }
+
+    fn report_to(&mut self, receiver: u32) {
+        // Of the time before.
+        self.take_faults(|_| {});
+        let Some((address, data)) = message(receiver, apic::IOMMU_VECTOR) else {
+            warning!(
+                "faults of the IOMMU at {} are seen by the shell only",
+                self.registers
+            );
+            return;
+        };
+        self.set32(register::FAULT_DATA, data);
+        self.set32(register::FAULT_ADDRESS, address);
+        self.set32(register::FAULT_UPPER_ADDRESS, 0);
+        let control = self.get32(register::FAULT_CONTROL);
+        self.set32(register::FAULT_CONTROL, control & !register::FAULT_MASK);
+    }
+
+    /// Firmware may have closed regions to all DMA until there is translation.
+    fn open_protected_memory(&self) {
+        if self.capabilities.protected_memory {
+            let value = self.get32(register::PROTECTED_MEMORY);
+            self.set32(register::PROTECTED_MEMORY, value & !register::PROTECT);
+        }
+    }
+
+    /// Shows and clears the recorded faults; `true` when there were more than there is room for.
+    pub fn take_faults(&mut self, mut show: impl FnMut(Fault)) -> bool {
+        let first = self.capabilities.fault_offset;
+        for index in 0..u64::from(self.capabilities.fault_records) {
+            let offset = first + index * 16;
+            if offset + 16 > self.size {
+                break;
+            }
+            let low = device::read(at(self.registers, offset), 8);
+            let high = device::read(at(self.registers, offset + 8), 8);
+            if let Some(fault) = Fault::decode(low, high) {
+                show(fault);
+                self.set32(offset + 12, Fault::PENDING);
+            }
+        }
+        let lost = self.get32(register::FAULT_STATUS) & fault_status::OVERFLOW != 0;
+        if lost {
+            self.set32(register::FAULT_STATUS, fault_status::OVERFLOW);
+        }
+        lost
+    }
+
+    /// Turns something on or off and waits for it.
+    fn command(&self, bit: u32, on: bool, what: &'static str) -> Result<(), Error> {
+        let status = self.get32(register::STATUS);
+        let wanted = if on { bit } else { 0 };
+        if !on && status & bit == 0 {
+            return Ok(());
+        }
+        self.set32(register::COMMAND, status & command::STICKY & !bit | wanted);
+        let done = wait_for(|| self.get32(register::STATUS) & bit == wanted);
+        done.then_some(()).ok_or(Error::Stuck(what))
+    }
+
+    fn get32(&self, offset: u64) -> u32 {
+        device::read(at(self.registers, offset), 4) as u32
+    }
+
+    fn set32(&self, offset: u64, value: u32) {
+        device::write(at(self.registers, offset), 4, value.into());
+    }
+
+    fn set(&self, offset: u64, value: u64) {
+        device::write(at(self.registers, offset), 8, value);
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor) = self.capabilities.version;
+        write!(f, "VT-d {major}.{minor}, ")?;
+        match self.width {
+            Some(width) => write!(f, "translates {} address bits", width.bits()),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+/// Root table and context table: each function of each bus is in the domain.
+fn build_tables(domain: &Domain, width: Width) -> Result<Hpa, Error> {
+    let frame = || Frames.alloc().ok_or(Error::NoFrame);
+    let (root, contexts) = (frame()?, frame()?);
+    let context = ContextEntry::new(domain.id(), domain.root(width), width);
+    for index in 0..ENTRIES {
+        put(contexts, index, context.0);
+        put(root, index, RootEntry::new(contexts).0);
+    }
+    Ok(root)
+}
+
+const _: () = assert!(ENTRIES * size_of::<ContextEntry>() == PAGE_SIZE as usize);
+
+/// Writes an entry of two words.
+fn put(table: Hpa, index: usize, [low, high]: [u64; 2]) {
+    Frames.write(table, 2 * index + 1, high);
+    Frames.write(table, 2 * index, low);
+}
+
+fn wait_for(done: impl Fn() -> bool) -> bool {
+    let (start, limit) = (cpu::rdtsc(), tsc::from_ms(PATIENCE));
+    while !done() {
+        if cpu::rdtsc().wrapping_sub(start) > limit {
+            return false;
+        }
+        core::hint::spin_loop();
+    }
+    true
+}

@@ -1,0 +1,88 @@
+//! Cases about DMA on machines with an IOMMU, QEMU's `intel-iommu`.
+//!
+//! Its tables have three levels by default, and four with `aw-bits=48`.
+
+use anyhow::{Result, ensure};
+
+use super::micro::{LIMIT, SOON, machine, without_hypervisor};
+use super::support::{COMMAND, POWER_OFF};
+use super::{Context, Outcome, devices};
+use crate::machine::DiskBus;
+use crate::session::Session;
+
+/// Units for tables of three levels and of four.
+const UNITS: &[(&str, &str)] = &[
+    ("intel-iommu,intremap=off", "39 address bits"),
+    ("intel-iommu,intremap=off,aw-bits=48", "48 address bits"),
+];
+
+/// A device that copies what it is told to any address.
+const EDU: &str = "edu,addr=0x10,dma_mask=0xffffffff";
+/// How messages call it.
+const EDU_NAME: &str = "PCI 00:10.0";
+
+/// A device of the Service VM reaches its memory only; each refused access is told with device and
+/// address.
+pub(super) fn confined(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    for (unit, width) in UNITS {
+        let devices = ["-device", unit, "-device", EDU];
+        let mut session = boot(context, width, "dma,dma_units,wait", &devices)?;
+        let said = session.expect("waiting for a key", LIMIT)?;
+        ensure!(said.contains("is confined to its"), "no IOMMU in:\n{said}");
+        for test in ["dma", "dma_units"] {
+            let line = format!("PASS {test}");
+            ensure!(said.lines().any(|l| l == line), "no {line} in:\n{said}");
+        }
+        let refused: Vec<_> = said
+            .lines()
+            .filter_map(|line| line.strip_prefix("refused: "))
+            .collect();
+        ensure!(!refused.is_empty(), "nothing was tried:\n{said}");
+        for address in &refused {
+            for what in ["write", "read"] {
+                let message = format!("{EDU_NAME} may not {what} {address}: not mapped for");
+                ensure!(said.contains(&message), "no {message:?} in:\n{said}");
+            }
+        }
+        session.to_hypervisor()?;
+        let shown = session.hypervisor_command("iommu")?;
+        for wanted in [*width, "function 00:10.0", "domain of vm0", EDU_NAME] {
+            ensure!(shown.contains(wanted), "no {wanted:?} in:\n{shown}");
+        }
+        ensure!(!shown.contains("faults: 0"), "no fault in:\n{shown}");
+    }
+    let mut session = boot(context, "none", "cpuid", &[])?;
+    session.expect("this machine has no IOMMU", SOON)?;
+    Ok(Outcome::Passed)
+}
+
+fn boot(context: &Context, name: &str, tests: &str, arguments: &[&str]) -> Result<Session> {
+    let mut machine = machine(context, tests, 2)?;
+    machine
+        .extra
+        .extend(arguments.iter().map(|&word| word.to_owned()));
+    let log = context.log(&name.replace(' ', "-"));
+    Ok(Session::new(machine.start(context.layout, &log)?))
+}
+
+/// Linux's disk works, none of its accesses is refused, and Linux does not see the IOMMU.
+pub(super) fn disk(context: &Context) -> Result<Outcome> {
+    let unit = ["-device", UNITS[0].0];
+    let mut session = devices::disk_moves_data(context, DiskBus::Ahci, "sdb", "", &unit)?;
+    if !context.bare {
+        session.check(
+            "! dmesg | grep -i dmar && ! test -e /sys/firmware/acpi/tables/DMAR",
+            COMMAND,
+        )?;
+        session.to_hypervisor()?;
+        let shown = session.hypervisor_command("iommu")?;
+        ensure!(shown.contains("translates"), "no IOMMU in:\n{shown}");
+        ensure!(shown.contains("faults: 0"), "faults in:\n{shown}");
+        session.to_service()?;
+    }
+    session.power_off(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
