@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use super::micro::{LIMIT, SOON, machine, without_hypervisor};
 use super::support::{COMMAND, POWER_OFF};
 use super::{Context, Outcome, devices};
+use crate::demo::{self, Stages};
 use crate::machine::DiskBus;
 use crate::session::Session;
 
@@ -68,7 +69,8 @@ fn boot(context: &Context, name: &str, tests: &str, arguments: &[&str]) -> Resul
     Ok(Session::new(machine.start(context.layout, &log)?))
 }
 
-/// Linux's disk works, none of its accesses is refused, and Linux does not see the IOMMU.
+/// Linux's disk works, also right into the memory of a User VM; none of its accesses is refused, and
+/// Linux does not see the IOMMU.
 pub(super) fn disk(context: &Context) -> Result<Outcome> {
     let unit = ["-device", UNITS[0].0];
     let mut session = devices::disk_moves_data(context, DiskBus::Ahci, "sdb", "", &unit)?;
@@ -77,6 +79,7 @@ pub(super) fn disk(context: &Context) -> Result<Outcome> {
             "! dmesg | grep -i dmar && ! test -e /sys/firmware/acpi/tables/DMAR",
             COMMAND,
         )?;
+        disk_of_user_vm(&mut session)?;
         session.to_hypervisor()?;
         let shown = session.hypervisor_command("iommu")?;
         ensure!(shown.contains("translates"), "no IOMMU in:\n{shown}");
@@ -85,4 +88,18 @@ pub(super) fn disk(context: &Context) -> Result<Outcome> {
     }
     session.power_off(POWER_OFF)?;
     Ok(Outcome::Passed)
+}
+
+/// Without the page cache between, the Service VM's controller writes to lent pages.
+fn disk_of_user_vm(session: &mut Session) -> Result<()> {
+    let expected = session.check("md5sum </dev/sdb", COMMAND)?;
+    let script = "DM_OPTIONS='-s 6,virtio-blk,/dev/sdb,ro,nocache' launch_user_vm_id1.sh";
+    demo::to_user_vm(session, &mut Stages::quiet(), script, 1)?;
+    session.log_in(1)?;
+    let read = session.check("md5sum </dev/vdb", COMMAND)?;
+    ensure!(read == expected, "the User VM reads {read}, not {expected}");
+    session.vm.console.send_line("poweroff")?;
+    session.to_service()?;
+    demo::wait_for_user_end(session, 1)?;
+    Ok(())
 }

@@ -242,7 +242,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "service_vm_disk_iommu",
         on: QEMU,
-        catches: "an IOMMU that keeps a disk from its owner, or that the Service VM's kernel finds",
+        catches: "an IOMMU that keeps a disk from the Service VM or lent pages, or that Linux finds",
         run: dma::disk,
     },
     Case {
