@@ -50,6 +50,8 @@ pub mod command {
 pub mod fault_status {
     /// PFO: faults were lost for want of a free record. Written 1, it falls.
     pub const OVERFLOW: u32 = 1 << 0;
+    /// PPF: some record holds a fault.
+    pub const PENDING: u32 = 1 << 1;
 }
 
 /// Masks the interrupt in [`FAULT_CONTROL`].

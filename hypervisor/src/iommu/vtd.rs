@@ -20,6 +20,8 @@ use core::fmt;
 
 /// Entries of a root table and of a context table.
 const ENTRIES: usize = 256;
+/// How often a unit is asked for further faults at a time.
+const ROUNDS: usize = 16;
 /// Milliseconds after which a unit is given up.
 const PATIENCE: u64 = 100;
 
@@ -178,7 +180,27 @@ impl Unit {
     }
 
     /// Shows and clears the recorded faults; `true` when there were more than there is room for.
+    ///
+    /// A fault that comes while another is pending does not interrupt, so this looks again until none
+    /// is. It does not look without end: a unit whose device faults faster than that is left alone, and
+    /// does not interrupt any more until the shell's `iommu` has looked.
     pub fn take_faults(&mut self, mut show: impl FnMut(Fault)) -> bool {
+        let mut lost = false;
+        for _ in 0..ROUNDS {
+            let status = self.get32(register::FAULT_STATUS);
+            if status & (fault_status::PENDING | fault_status::OVERFLOW) == 0 {
+                break;
+            }
+            if status & fault_status::OVERFLOW != 0 {
+                lost = true;
+                self.set32(register::FAULT_STATUS, fault_status::OVERFLOW);
+            }
+            self.take_records(&mut show);
+        }
+        lost
+    }
+
+    fn take_records(&mut self, show: &mut impl FnMut(Fault)) {
         let first = self.capabilities.fault_offset;
         for index in 0..u64::from(self.capabilities.fault_records) {
             let offset = first + index * 16;
@@ -192,11 +214,6 @@ impl Unit {
                 self.set32(offset + 12, Fault::PENDING);
             }
         }
-        let lost = self.get32(register::FAULT_STATUS) & fault_status::OVERFLOW != 0;
-        if lost {
-            self.set32(register::FAULT_STATUS, fault_status::OVERFLOW);
-        }
-        lost
     }
 
     /// Turns something on or off and waits for it.
