@@ -21,6 +21,8 @@ pub enum Part {
     Kernel,
     /// The Device Model.
     Dm,
+    /// The manager: daemon and command.
+    Manager,
     /// RAM disk of the Service VM and disk images.
     Rootfs,
     /// The micro-guests.
@@ -60,6 +62,7 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
             Part::Hypervisor => vec![image::hypervisor(layout)?.flat],
             Part::Kernel => vec![kernel::build(layout)?],
             Part::Dm => vec![image::device_model(layout)?],
+            Part::Manager => image::manager(layout)?.to_vec(),
             Part::Rootfs => {
                 let initrd = rootfs::service_initrd(layout, &service_programs(layout)?)?;
                 vec![initrd, rootfs::data_disk(layout, &kernel::build(layout)?)?]
@@ -78,8 +81,11 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
 
 /// What the Service VM has besides Debian's busybox and bash.
 fn service_programs(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let [daemon, command] = image::manager(layout)?;
     Ok(vec![
         image::device_model(layout)?,
+        daemon,
+        command,
         image::vm_command(layout)?,
     ])
 }

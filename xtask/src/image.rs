@@ -64,6 +64,17 @@ pub fn device_model(layout: &Layout) -> Result<PathBuf> {
     static_program(layout, "device model", "acrn-dm", "acrn-dm")
 }
 
+/// Builds `acrnd` and `acrnctl`, linked statically.
+///
+/// # Errors
+/// The compiler's, with the end of the log.
+pub fn manager(layout: &Layout) -> Result<[PathBuf; 2]> {
+    Ok([
+        static_program(layout, "manager daemon", "acrn-manager", "acrnd")?,
+        static_program(layout, "manager command", "acrn-manager", "acrnctl")?,
+    ])
+}
+
 /// Builds the program by which the system tests speak to a running `acrn-dm`.
 ///
 /// # Errors

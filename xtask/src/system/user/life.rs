@@ -17,7 +17,7 @@ const TRANSFER: Duration = Duration::from_secs(300);
 pub(super) const OPEN_INPUT: &str = "0<>/tmp/hold";
 pub(super) const MAKE_INPUT: &str = "[ -p /tmp/hold ] || mkfifo /tmp/hold";
 
-const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+pub(super) const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
 pub(super) fn two_cpus(machine: &mut Machine) -> Result<()> {
     let session = machine.user(1)?;
@@ -122,7 +122,7 @@ pub(super) fn pause_resume(machine: &mut Machine) -> Result<()> {
 }
 
 /// A paused VM answers no ping.
-fn stands_still(machine: &mut Machine) -> Result<()> {
+pub(super) fn stands_still(machine: &mut Machine) -> Result<()> {
     let ping = machine
         .service()?
         .run("ping -c 2 -W 2 192.168.100.2", COMMAND)?;
@@ -134,7 +134,7 @@ fn stands_still(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-fn goes_on(machine: &mut Machine, boot: &str) -> Result<()> {
+pub(super) fn goes_on(machine: &mut Machine, boot: &str) -> Result<()> {
     machine
         .service()?
         .check("ping -c 2 192.168.100.2", COMMAND)?;

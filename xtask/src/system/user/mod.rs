@@ -8,6 +8,7 @@ mod bad;
 mod death;
 mod devices;
 mod life;
+mod manage;
 mod memory;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -43,6 +44,12 @@ pub(super) const CASES: &[Case] = &[
         on: QEMU,
         catches: "kernels and disks that are missing, cut short, random or read-only",
         run: bad::files,
+    },
+    Case {
+        name: "user_vm_managed",
+        on: QEMU,
+        catches: "acrnctl that does not do what it says; VMs that kill -9 of acrnd loses",
+        run: manage::managed,
     },
     Case {
         name: "user_vm_two_cpus",
