@@ -299,7 +299,9 @@ fn table(all: &[VmView]) -> String {
     for vm in all {
         let remark = match (&vm.error, vm.exit_status) {
             (Some(error), _) => error.clone(),
-            (None, Some(status)) if vm.state == VmState::Failed => format!("exit status {status}"),
+            (None, Some(status)) if matches!(vm.state, VmState::Failed | VmState::Waiting) => {
+                format!("exit status {status}")
+            }
             _ if vm.autostart => "autostart".to_owned(),
             _ => String::new(),
         };

@@ -320,6 +320,25 @@ fn scripts_and_definitions_are_added_and_deleted() {
 }
 
 #[test]
+fn vms_that_wait_for_each_other_are_told_so() {
+    let place = Place::new(&[
+        ("a", "after = ['b']\nautostart = true"),
+        ("b", "after = ['a']"),
+        ("c", "after = ['a']\nautostart = true"),
+    ]);
+    let list = place.check(&["list"]);
+    assert!(list.contains("circle among a, b, c"), "{list}");
+    assert!(
+        place
+            .fail(&["start", "a"], 1)
+            .contains("take one of them out")
+    );
+    place.define("b", "");
+    place.check(&["start", "a"]);
+    assert_eq!(place.vm("a")["state"], "started");
+}
+
+#[test]
 fn events_are_streamed_as_they_happen() {
     let place = Place::new(&[("vm1", "")]);
     let mut follower = Command::new(env!("CARGO_BIN_EXE_acrnctl"));

@@ -238,7 +238,7 @@ impl Daemon {
             if let Some(vm) = self.vms.get_mut(name) {
                 let all = circle.join(", ");
                 vm.error.get_or_insert_with(|| {
-                    format!("`after` makes a circle of {all}: take one of them out of it")
+                    format!("`after` makes a circle among {all}: take one of them out of it")
                 });
             }
         }
