@@ -18,6 +18,7 @@ const CHECKS: &[Check] = &[
     cpus,
     cpu_lists,
     companions,
+    scheduling,
     memory,
     no_shared_memory,
     vuarts,
@@ -118,6 +119,16 @@ fn companions(config: &Config<'_>) -> Result<(), Error> {
             .vm(id)
             .is_none()
             .then_some((None, Problem::NoVm(id.0)))
+    })
+}
+
+fn scheduling(config: &Config<'_>) -> Result<(), Error> {
+    each(config, "scheduling", |_, vm| {
+        let (weight, warp) = (vm.scheduling.weight, vm.scheduling.warp_value);
+        if !(1..=128).contains(&weight) {
+            return Some((None, Problem::Weight(weight)));
+        }
+        (!(-8192..=8192).contains(&warp)).then_some((None, Problem::Warp(warp)))
     })
 }
 

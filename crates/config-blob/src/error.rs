@@ -152,6 +152,10 @@ pub enum Problem {
     OnlyPreLaunched,
     /// A VM that runs nowhere.
     NoVcpus,
+    /// A share of a CPU that no scheduler takes.
+    Weight(u8),
+    /// A head start that no scheduler takes.
+    Warp(i32),
 }
 
 impl fmt::Display for Error {
@@ -242,6 +246,8 @@ impl fmt::Display for Problem {
             Self::SlotTwice(bdf) => write!(f, "place {} is taken", acrn_abi::Bdf(bdf)),
             Self::OnlyPreLaunched => write!(f, "only a pre-launched VM may have this"),
             Self::NoVcpus => write!(f, "the VM has no CPU"),
+            Self::Weight(weight) => write!(f, "weight {weight} is not in 1..=128"),
+            Self::Warp(value) => write!(f, "warp value {value} is not in -8192..=8192"),
         }
     }
 }

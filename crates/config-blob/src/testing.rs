@@ -249,6 +249,17 @@ mod tests {
     }
 
     #[test]
+    fn shares_of_a_cpu_are_what_schedulers_take() {
+        let error = refused(|example| example.vms[1].scheduling.weight = 0);
+        assert_eq!(error, "vms[1].scheduling: weight 0 is not in 1..=128");
+        let error = refused(|example| example.vms[1].scheduling.warp_value = 8193);
+        assert_eq!(
+            error,
+            "vms[1].scheduling: warp value 8193 is not in -8192..=8192"
+        );
+    }
+
+    #[test]
     fn memory_of_two_vms_does_not_overlap() {
         const OVERLAP: [MemoryRegion; 1] = [MemoryRegion {
             start: Hpa(0x1_3fff_f000),
