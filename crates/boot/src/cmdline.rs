@@ -1,7 +1,7 @@
 //! The hypervisor's options on its command line.
 //!
-//! Words are separated by blanks. `uart=`, `loglevel=`, `cpu_perf_policy=` and `USE_INIT_IPI` are
-//! for the hypervisor. `console=`, `earlycon=`, `earlyprintk=` and whatever follows a bare `--` are
+//! Words are separated by blanks. `uart=`, `loglevel=`, `config=`, `cpu_perf_policy=` and
+//! `USE_INIT_IPI` are for the hypervisor. `console=`, `earlycon=`, `earlyprintk=` and whatever follows a bare `--` are
 //! for the Service VM ([`guest_words`]). Nothing on the command line keeps the machine from
 //! booting: what is not understood is collected, to be warned of, and has no effect.
 
@@ -14,7 +14,13 @@ pub const MAX_PROBLEMS: usize = 16;
 /// Highest log level.
 pub const MAX_LOGLEVEL: u8 = 6;
 
-const HYPERVISOR_KEYS: [&str; 4] = ["uart", "loglevel", "cpu_perf_policy", "USE_INIT_IPI"];
+const HYPERVISOR_KEYS: [&str; 5] = [
+    "uart",
+    "loglevel",
+    "config",
+    "cpu_perf_policy",
+    "USE_INIT_IPI",
+];
 const GUEST_KEYS: [&str; 3] = ["console", "earlycon", "earlyprintk"];
 
 /// Where the hypervisor's console is.
@@ -74,6 +80,8 @@ pub struct Options<'a> {
     pub uart: Uart,
     /// `loglevel=N`, 0 to 6.
     pub loglevel: Option<u8>,
+    /// `config=strict`: without a configuration in order no VM starts.
+    pub strict: bool,
     /// `cpu_perf_policy=Performance` (true) or `Nominal` (false).
     pub performance: Option<bool>,
     /// `USE_INIT_IPI`: kick CPUs with INIT instead of an interrupt.
@@ -122,6 +130,10 @@ impl<'a> Options<'a> {
             "loglevel" => match value.parse().ok().filter(|&level| level <= MAX_LOGLEVEL) {
                 Some(level) => self.loglevel = Some(level),
                 None => return bad("a number from 0 to 6"),
+            },
+            "config" => match value {
+                "strict" => self.strict = true,
+                _ => return bad("strict"),
             },
             "cpu_perf_policy" => match value {
                 "Performance" => self.performance = Some(true),
@@ -252,6 +264,16 @@ mod tests {
             options.problems[..],
             [Problem::Unknown("what=1"), Problem::Unknown("ever")]
         );
+    }
+
+    #[test]
+    fn a_configuration_can_be_demanded() {
+        assert!(Options::parse("config=strict").strict);
+        for text in ["", "config", "config=lax"] {
+            let options = Options::parse(text);
+            assert!(!options.strict, "{text}");
+            assert_eq!(options.problems.len(), usize::from(!text.is_empty()));
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Creation {
     /// Flags without those that only a scenario may set.
     pub flags: VmFlags,
     cpus: u64,
+    /// No CPUs were asked for.
+    anywhere: bool,
 }
 
 /// Why a description is refused.
@@ -37,6 +39,8 @@ pub enum BadCreation {
     Cpus(u64),
     /// More CPUs than a VM can have vCPUs.
     TooMany(u32),
+    /// CPUs that the scenario does not give this VM.
+    NotOurs(u64),
 }
 
 impl BadCreation {
@@ -57,6 +61,9 @@ impl fmt::Display for BadCreation {
             Self::Flags(flags) => write!(f, "the flags {:#x} are not provided", flags.bits()),
             Self::Cpus(mask) => write!(f, "the machine has no CPUs {mask:#x}"),
             Self::TooMany(count) => write!(f, "{count} vCPUs are too many"),
+            Self::NotOurs(mask) => {
+                write!(f, "the scenario does not give this VM the CPUs {mask:#x}")
+            }
         }
     }
 }
@@ -99,7 +106,24 @@ impl Creation {
             name,
             flags: flags & PROVIDED,
             cpus,
+            anywhere: block.cpu_affinity == 0,
         })
+    }
+
+    /// The same VM on CPUs of a scenario: it asks for some of them, or gets all.
+    ///
+    /// # Errors
+    /// [`BadCreation::NotOurs`].
+    pub fn within(self, allowed: u64) -> Result<Self, BadCreation> {
+        let cpus = match self.anywhere {
+            true => self.cpus & allowed,
+            false => self.cpus,
+        };
+        let beyond = cpus & !allowed;
+        if beyond != 0 || cpus == 0 {
+            return Err(BadCreation::NotOurs(beyond));
+        }
+        Ok(Self { cpus, ..self })
     }
 
     /// Number of vCPUs, 1 to 16.
@@ -148,6 +172,16 @@ mod tests {
     fn cpus_that_are_not_there_are_refused() {
         let creation = Creation::new(&block(b"vm1", 0b1_0001), 4);
         assert_eq!(creation, Err(BadCreation::Cpus(0b1_0000)));
+    }
+
+    #[test]
+    fn a_vm_of_the_scenario_has_some_of_its_cpus() {
+        let on = |mask| Creation::new(&block(b"vm1", mask), 4).unwrap();
+        assert!(on(0b0100).within(0b0110).unwrap().cpus().eq([PcpuId(2)]));
+        assert_eq!(on(0).within(0b0110).unwrap().vcpus(), 2);
+        let beyond = on(0b1100).within(0b0110);
+        assert_eq!(beyond, Err(BadCreation::NotOurs(0b1000)));
+        assert_eq!(on(0).within(0b1_0000), Err(BadCreation::NotOurs(0)));
     }
 
     #[test]

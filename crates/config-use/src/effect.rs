@@ -1,0 +1,240 @@
+//! What a configuration asks for and does not get, so that nothing is silently ignored.
+//!
+//! Not named is what has no meaning here: sizes of ACRN's tables and stacks, its trace hub, the place
+//! that the image is linked for. `docs/src/configuration.md` lists that.
+
+use crate::Setup;
+use acrn_abi::vm_flags::VmFlags;
+use acrn_config_blob::{
+    Config, ConsoleKind, DeviceKind, Features, LoadOrder, PerformancePolicy, Restart, Vm, VmKind,
+};
+use core::fmt::Arguments;
+
+/// Takes one line.
+type Say<'a> = &'a mut dyn FnMut(Arguments<'_>);
+
+/// Features that the hypervisor does not have.
+const FEATURES: &[(Features, &str)] = &[
+    (Features::RDT, "cache allocation (RDT)"),
+    (
+        Features::CDP,
+        "separate cache masks for code and data (CDP)",
+    ),
+    (Features::VCAT, "cache allocation by VMs (VCAT)"),
+    (Features::SSRAM, "software SRAM"),
+    (Features::HYPERV, "Hyper-V's interface for VMs"),
+    (Features::SPLIT_LOCK, "detection of split locks"),
+    (Features::UC_LOCK, "detection of locks on uncached memory"),
+    (Features::KEEP_IRQ_DISABLED, "interrupts that stay off"),
+    (Features::IOMMU_SNOOP, "snooping by the IOMMU"),
+    (Features::L1D_FLUSH, "flushing the L1 data cache"),
+    (
+        Features::MCE_WORKAROUND,
+        "large pages that are never executable",
+    ),
+    (
+        Features::SECURITY_VM_FIXUP,
+        "TPM and SMBIOS data for a security VM",
+    ),
+    (
+        Features::SERVICE_SUPERVISES,
+        "a Service VM that supervises real-time VMs",
+    ),
+];
+
+/// Flags of VMs that the hypervisor does not have.
+const FLAGS: &[(VmFlags, &str)] = &[
+    (VmFlags::SECURE_WORLD, "a secure world"),
+    (VmFlags::LAPIC_PASSTHROUGH, "pass-through of local APICs"),
+    (VmFlags::HIDE_MTRR, "hidden MTRRs"),
+    (VmFlags::NESTED, "nested virtualization"),
+    (VmFlags::SECURITY_VM, "the platform's TPM and SMBIOS data"),
+    (VmFlags::VCAT, "cache allocation by the VM"),
+    (
+        VmFlags::PMU_PASSTHROUGH,
+        "pass-through of performance counters",
+    ),
+    (VmFlags::VHWP, "hardware P-states"),
+    (VmFlags::VTM, "thermal monitoring"),
+];
+
+/// Kinds of PCI devices that VMs do not get, with what they are called.
+const DEVICES: &[(DeviceKind, &str)] = &[
+    (DeviceKind::PassThrough, "passed-through PCI devices"),
+    (DeviceKind::SharedMemory, "shared memory (ivshmem)"),
+    (DeviceKind::Vuart, "serial cards (vmcs9900)"),
+    (DeviceKind::RootPort, "root ports with precision time"),
+];
+
+/// Calls `say` with one line for each part of the configuration that is not supported yet. `uart` says
+/// that the command line has chosen the console.
+pub fn without_effect(config: &Config<'_>, uart: bool, say: Say<'_>) {
+    options(config, uart, say);
+    for vm in config.vms.iter() {
+        match vm.load_order {
+            LoadOrder::PreLaunched => say(format_args!(
+                "VM {}: pre-launched VMs are not supported yet; it is not started",
+                vm.name
+            )),
+            LoadOrder::Service | LoadOrder::PostLaunched => of_vm(&vm, say),
+        }
+    }
+    if config.service_vm().is_none() {
+        say(format_args!(
+            "no Service VM in the scenario: no VM is started"
+        ));
+    }
+}
+
+fn options(config: &Config<'_>, uart: bool, say: Say<'_>) {
+    let options = &config.options;
+    for (_, what) in FEATURES
+        .iter()
+        .filter(|(f, _)| options.features.contains(*f))
+    {
+        say(format_args!("{what}: not supported yet"));
+    }
+    let console = options.console;
+    if !uart && (console.kind, console.address) != (ConsoleKind::Port, 0x3f8) {
+        say(format_args!(
+            "console ({} {:#x}): chosen by uart= on the command line only",
+            console.kind, console.address
+        ));
+    }
+    if let Some(vm) = Setup::other_console(config) {
+        say(format_args!(
+            "console of VM {vm} at first: not supported yet; it is the Service VM's"
+        ));
+    }
+    if options.performance != PerformancePolicy::Performance {
+        say(format_args!(
+            "frequencies ({}): not supported yet; the firmware's choice stays",
+            options.performance
+        ));
+    }
+    for region in options.shared_regions.iter() {
+        say(format_args!(
+            "shared memory {}: not supported yet",
+            region.name
+        ));
+    }
+    for device in options.hidden_devices.iter() {
+        say(format_args!(
+            "hidden device {}: not supported yet; the Service VM has it",
+            device.bdf
+        ));
+    }
+    if !options.cache_masks.is_empty() {
+        let masks = options.cache_masks.len();
+        say(format_args!("{masks} cache masks: not supported yet"));
+    }
+}
+
+fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
+    let name = vm.name;
+    let mut lacks = |what: &str| say(format_args!("VM {name}: {what}: not supported yet"));
+    if vm.kind != VmKind::Standard {
+        lacks(vm.kind.name());
+    }
+    let flags = FLAGS.iter().filter(|(flag, _)| vm.flags.contains(*flag));
+    flags.for_each(|(_, what)| lacks(what));
+    for (kind, what) in DEVICES {
+        if vm.pci_devices.iter().any(|device| device.kind == *kind) {
+            lacks(what);
+        }
+    }
+    let parts = [
+        (vm.vcpus.iter().any(|vcpu| vcpu.real_time), "real-time CPUs"),
+        (
+            vm.vcpus.iter().any(|vcpu| vcpu.clos != 0),
+            "classes of service",
+        ),
+        (
+            vm.vuarts.iter().any(|vuart| vuart.target.is_some()),
+            "serial lines to other VMs",
+        ),
+        (!vm.mmio_devices.is_empty(), "devices without PCI"),
+        (!vm.intx_pins.is_empty(), "pins of I/O APICs"),
+        (vm.epc.size != 0, "enclave memory (SGX)"),
+        (vm.companion.is_some(), "a companion VM"),
+        (
+            vm.restart != Restart::Never,
+            "starting it again when it has stopped",
+        ),
+        (
+            vm.huge_pages_1g != 0 || vm.huge_pages_2m != 0,
+            "reserving huge pages in its kernel",
+        ),
+    ];
+    let asked = parts.iter().filter(|(asked, _)| *asked);
+    asked.for_each(|(_, what)| lacks(what));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Example, blob};
+
+    fn lines(example: &Example) -> Vec<String> {
+        let config = Config::parse(blob(example)).unwrap();
+        let mut lines = Vec::new();
+        without_effect(&config, true, &mut |line| lines.push(line.to_string()));
+        lines
+    }
+
+    #[test]
+    fn what_can_be_had_is_not_named() {
+        let plain = Example {
+            safety: false,
+            features: Features::DEBUG,
+            ..Example::default()
+        };
+        assert_eq!(lines(&plain), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_part_that_is_not_supported_has_a_line() {
+        let much = Example {
+            features: Features::HYPERV.with(Features::RDT, true),
+            cat: true,
+            hidden: true,
+            console_vm: 2,
+            restart: Restart::Always,
+            kind: VmKind::RealTime,
+            ..Example::default()
+        };
+        assert_eq!(
+            lines(&much),
+            [
+                "cache allocation (RDT): not supported yet",
+                "Hyper-V's interface for VMs: not supported yet",
+                "console of VM 2 at first: not supported yet; it is the Service VM's",
+                "hidden device 00:05.0: not supported yet; the Service VM has it",
+                "1 cache masks: not supported yet",
+                "VM SAFETY: pre-launched VMs are not supported yet; it is not started",
+                "VM USER1: real-time: not supported yet",
+                "VM USER1: starting it again when it has stopped: not supported yet",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_scenario_without_a_service_vm_says_so() {
+        let lines = lines(&Example {
+            service: false,
+            ..Example::default()
+        });
+        assert!(lines.iter().any(|line| line.contains("no VM is started")));
+    }
+
+    #[test]
+    fn another_console_is_named_unless_the_command_line_has_chosen() {
+        let config = Config::parse(blob(&Example::default())).unwrap();
+        let mut lines = Vec::new();
+        without_effect(&config, false, &mut |line| lines.push(line.to_string()));
+        assert_eq!(
+            lines[0],
+            "console (none 0x0): chosen by uart= on the command line only"
+        );
+    }
+}
