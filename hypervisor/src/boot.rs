@@ -2,7 +2,7 @@
 
 use crate::arch::{self, apic, cpu, exception, ioapic, paging, smp, tsc, uart};
 use crate::memory::BootMemory;
-use crate::{console, iommu, log, memory, pci, percpu, run, service, virt};
+use crate::{config, console, iommu, log, memory, pci, percpu, run, service, virt};
 use acrn_abi::{Hpa, PcpuId};
 use acrn_acpi::Platform;
 use acrn_boot::cmdline::{Options, Uart};
@@ -63,17 +63,23 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     }
     start_processors(platform);
     console::enable_input(platform);
+    config::load(&info, &options);
     memory::open_frame_pool();
     iommu::find(platform);
-    match service::launch(&info, platform) {
-        Ok(()) => {}
-        Err(error) => {
-            error!("no Service VM: {error}");
-            crate::shell::prompt();
-        }
-    }
+    start_service_vm(&info, platform);
     drop(info);
     run::enter(PcpuId(0))
+}
+
+/// Starts the Service VM; when there is to be none or it cannot be, the shell has the console.
+fn start_service_vm(info: &BootInfo, platform: &Platform) {
+    if config::setup().has_service_vm() {
+        match service::launch(info, platform) {
+            Ok(()) => return,
+            Err(error) => error!("no Service VM: {error}"),
+        }
+    }
+    crate::shell::prompt();
 }
 
 /// Says why on the console and stops.

@@ -96,8 +96,13 @@ pub fn attach(id: VmId) {
     KEPT[id.index() % MAX_VMS].lock().take(uart::send);
 }
 
-/// Takes the console back to the shell.
+/// Takes the console back to the shell; where there is none, to the Service VM.
 pub fn detach() {
+    let service = vm::service();
+    if !shell::is_on() && service.may_run() {
+        attach(service.id);
+        return;
+    }
     ATTACHED.store(SHELL, Ordering::SeqCst);
     shell::prompt();
 }
@@ -251,7 +256,8 @@ fn to_vm(id: VmId, byte: u8) {
             uart.device.receive(byte);
         }
         ConsoleInput::Break => vm.uart.lock().device.receive_break(),
-        ConsoleInput::Leave => detach(),
+        ConsoleInput::Leave if shell::is_on() => detach(),
+        ConsoleInput::Leave => shell::refuse(),
         ConsoleInput::Next => {
             let next = (1..=MAX_VMS)
                 .map(|step| VmId(((id.index() + step) % MAX_VMS) as u16))

@@ -3,12 +3,12 @@
 
 use crate::arch::cpu;
 use crate::exit::{Next, ioreq, msr};
-use crate::percpu;
-use crate::power;
 use crate::vcpu::{Local, Vcpu, Wait, request};
 use crate::virt::{self, Exit, Registers, VirtConfig};
+use crate::{config, percpu, power};
 use acrn_abi::PcpuId;
 use acrn_lifecycle::{Caller, VmRequest};
+use acrn_sched::Params;
 use acrn_vdev::lapic::VLapic;
 use core::sync::atomic::Ordering;
 use spin::Once;
@@ -63,15 +63,17 @@ pub fn msr_bitmap() -> u64 {
     (&raw const *bitmap) as u64
 }
 
-/// Sets a vCPU up on a CPU: reset state, own APIC id. `None` when the CPU is full.
+/// Sets a vCPU up on a CPU: reset state, own APIC id, its share of the CPU. `None` when the CPU is full.
 pub fn prepare_vcpu(
     vcpu: &'static Vcpu,
     config: &VirtConfig,
     cpu: PcpuId,
     apic_id: u32,
+    share: Params,
 ) -> Option<()> {
     let host = percpu::get(cpu);
-    let slot = host.queue().lock().add(vcpu)?;
+    let policy = || config::policy(cpu);
+    let slot = host.queue().lock().add(vcpu, share, policy)?;
     vcpu.shared.pcpu.store(cpu.0.into(), Ordering::Relaxed);
     vcpu.shared.slot.store(slot as u32, Ordering::Relaxed);
     vcpu.shared.stats.clear();

@@ -22,6 +22,9 @@ pub enum Level {
 }
 
 static CONSOLE_LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+static MEMORY_LEVEL: AtomicU8 = AtomicU8::new(MOST);
+/// Highest level: everything.
+const MOST: u8 = 6;
 
 /// Size of the log kept in memory, in bytes.
 const RING_SIZE: usize = 16 * 1024;
@@ -53,18 +56,28 @@ pub fn level() -> u8 {
 
 /// Sets the console's level: 0 nothing to 6 everything.
 pub fn set_level(level: u8) {
-    CONSOLE_LEVEL.store(level.min(6), Ordering::Relaxed);
+    CONSOLE_LEVEL.store(level.min(MOST), Ordering::Relaxed);
+}
+
+/// The level up to which lines are kept in memory.
+pub fn memory_level() -> u8 {
+    MEMORY_LEVEL.load(Ordering::Relaxed)
+}
+
+/// Sets the level up to which lines are kept in memory, as for the console.
+pub fn set_memory_level(level: u8) {
+    MEMORY_LEVEL.store(level.min(MOST), Ordering::Relaxed);
 }
 
 struct Sinks<'a> {
-    ring: &'a mut Ring,
+    ring: Option<&'a mut Ring>,
     console: bool,
 }
 
 impl Write for Sinks<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            self.ring.push(byte);
+        if let Some(ring) = &mut self.ring {
+            text.bytes().for_each(|byte| ring.push(byte));
         }
         if self.console {
             crate::console::write_log(text);
@@ -88,7 +101,7 @@ pub fn line(level: Level, text: fmt::Arguments<'_>) {
     let mut ring = RING.lock();
     let _ = write!(
         Sinks {
-            ring: &mut ring,
+            ring: (level as u8 <= memory_level()).then_some(&mut *ring),
             console
         },
         "[{:>6}.{:06}][cpu{}] {}: {}\r\n",

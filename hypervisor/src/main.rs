@@ -16,6 +16,7 @@
 //! | [`iommu`] | what devices may reach by DMA |
 //! | [`lifecycle`], [`service`], [`user_vm`] | life of vCPUs; making the Service VM and others |
 //! | [`power`] | switching the machine off, resetting it |
+//! | [`config`] | the configuration in force |
 //! | [`console`], [`shell`], [`log`], [`stats`] | what people see |
 #![no_std]
 #![no_main]
@@ -32,6 +33,7 @@ mod log;
 
 mod arch;
 mod boot;
+mod config;
 mod console;
 mod device_memory;
 mod exit;

@@ -92,6 +92,13 @@ pub fn allocate_unset(size: u64, align: u64) -> Option<Hpa> {
     Some(Hpa(start))
 }
 
+/// Takes zeroed bytes from the pool, for ever. Boot only.
+pub fn boot_bytes(size: u64) -> Option<&'static mut [u8]> {
+    let start = allocate_boot(size, PAGE_SIZE)?;
+    // SAFETY: this many zeroed bytes of the pool that are given out once.
+    Some(unsafe { core::slice::from_raw_parts_mut(start.get() as *mut u8, size as usize) })
+}
+
 /// Builds the ownership map: usable memory is `owner`'s, the hypervisor's is its own, the rest
 /// are devices.
 pub fn build_ownership(owner: Owner) -> Result<(), NoMemory> {

@@ -1,14 +1,10 @@
 //! The vCPUs of one physical CPU: which slot each has, and the scheduler that decides between
 //! them. The policy itself is in the `acrn-sched` crate.
 
-use crate::arch::tsc;
 use crate::vcpu::Vcpu;
 use crate::virt;
 use acrn_sched::{CAPACITY, EntityId, Params, Policy, Scheduler};
 use core::sync::atomic::Ordering;
-
-/// Context-switch allowance of borrowed virtual time, in its units of a millisecond.
-const CONTEXT_SWITCH_ALLOWANCE: u32 = 5;
 
 /// See the module.
 pub struct RunQueue {
@@ -40,19 +36,20 @@ impl RunQueue {
         }
     }
 
-    /// Takes a vCPU in and returns its slot; `None` when the CPU is full.
-    pub fn add(&mut self, vcpu: &'static Vcpu) -> Option<usize> {
+    /// Takes a vCPU in and returns its slot; `None` when the CPU is full. `policy` is that of the CPU,
+    /// and is asked for once.
+    pub fn add(
+        &mut self,
+        vcpu: &'static Vcpu,
+        params: Params,
+        policy: impl FnOnce() -> Policy,
+    ) -> Option<usize> {
         let slot = (!self.taken).trailing_zeros() as usize;
         let member = self.members.get_mut(slot)?;
-        let scheduler = self.scheduler.get_or_insert_with(|| {
-            Scheduler::new(Policy::Bvt {
-                mcu: tsc::from_ms(1),
-                csa: CONTEXT_SWITCH_ALLOWANCE,
-            })
-        });
-        scheduler
-            .add(EntityId(slot as u8), Params::default())
-            .ok()?;
+        let scheduler = self
+            .scheduler
+            .get_or_insert_with(|| Scheduler::new(policy()));
+        scheduler.add(EntityId(slot as u8), params).ok()?;
         *member = Some(vcpu);
         self.taken |= 1 << slot;
         Some(slot)
@@ -114,6 +111,17 @@ impl RunQueue {
         if let Some(scheduler) = &mut self.scheduler {
             scheduler.block(EntityId(slot as u8), now);
         }
+    }
+
+    /// Host TSC ticks for which the vCPU has had the CPU; 0 when it is not here.
+    pub fn run_time(&mut self, vcpu: &Vcpu, now: u64) -> u64 {
+        let is_meant = |member: &Option<&Vcpu>| member.is_some_and(|m| core::ptr::eq(m, vcpu));
+        let slot = self.members.iter().position(is_meant);
+        let known = slot.zip(self.scheduler.as_mut());
+        known.map_or(0, |(slot, scheduler)| {
+            scheduler.charge(now);
+            scheduler.run_time(EntityId(slot as u8))
+        })
     }
 
     /// The running vCPU lets others go first.

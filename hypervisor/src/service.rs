@@ -5,8 +5,8 @@ use crate::memory::{self, BootMemory};
 use crate::vcpu::Wait;
 use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig, gpr};
 use crate::vm::{self, Vm};
-use crate::{console, device_memory, exit, iommu, lifecycle, pci, percpu};
-use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE};
+use crate::{config, console, device_memory, exit, iommu, lifecycle, pci, percpu};
+use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, module_tag};
 use acrn_acpi::Platform;
 use acrn_boot::bzimage::{self, Initrd, KernelImage, LoadPlan, Search};
 use acrn_boot::zero_page::{self, E820Entry};
@@ -19,8 +19,8 @@ use core::sync::atomic::Ordering;
 
 /// Why there is no Service VM.
 pub enum Error {
-    /// No module has the tag.
-    NoKernel,
+    /// No module has this tag.
+    NoKernel(&'static str),
     /// The kernel is not what it should be, or does not fit.
     Kernel(bzimage::Error),
     /// The zero page cannot be built.
@@ -44,11 +44,12 @@ impl From<MapError> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoKernel => f.write_str(
-                "no boot module has the tag Linux_bzImage; load the kernel as a module whose \
-                 string begins with that word",
+            Self::NoKernel(tag) => write!(
+                f,
+                "no boot module has the tag {tag}; load the kernel as a module whose string \
+                 begins with that word"
             ),
-            Self::Kernel(error) => write!(f, "module Linux_bzImage: {error}"),
+            Self::Kernel(error) => write!(f, "the kernel's module: {error}"),
             Self::ZeroPage(error) => write!(f, "{error}"),
             Self::Map(error) => write!(f, "nested page tables: {error}"),
             Self::Mediated => {
@@ -66,8 +67,10 @@ const DEFAULT_BOOTARGS: &str = "console=ttyS0 no_timer_check root=/dev/vda rw";
 /// Creates the Service VM, loads its kernel and lets it run.
 pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     let vm = vm::service();
-    vm.describe(b"Service_VM", true, 0);
-    let kernel = info.kernel().ok_or(Error::NoKernel)?;
+    let wanted = config::setup().service_vm();
+    let name = wanted.as_ref().map_or("Service_VM", |vm| vm.name.as_str());
+    vm.describe(name.as_bytes(), true, 0);
+    let os = Os::find(info, wanted.as_ref())?;
     let table = map_everything()?;
     let config = VirtConfig {
         nested_root: table.root_pointer(),
@@ -77,7 +80,7 @@ pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     *vm.nested.lock() = Some(table);
     add_devices(vm, platform);
     add_vcpus(vm, &config)?;
-    load(vm, info, kernel)?;
+    load(vm, info, &os)?;
     iommu::confine(vm, platform);
     *vm.state.lock() = VmState::Running;
     console::attach(vm.id);
@@ -145,23 +148,69 @@ fn add_devices(vm: &Vm, platform: &Platform) {
     uart.gsi = gsi;
 }
 
-/// One vCPU on each CPU, with the APIC id that the firmware's tables name.
+/// One vCPU on each CPU that it has, with the APIC id that the firmware's tables name.
 fn add_vcpus(vm: &'static Vm, config: &VirtConfig) -> Result<(), Error> {
-    let cpus = percpu::all();
-    vm.set_vcpu_count(cpus.len());
-    for (vcpu, cpu) in vm.active_vcpus().zip(cpus) {
+    let setup = config::setup();
+    let own = || {
+        let cpus = percpu::all().iter();
+        cpus.filter(|cpu| setup.service_has(cpu.id()))
+    };
+    vm.set_vcpu_count(own().count());
+    for (vcpu, cpu) in vm.active_vcpus().zip(own()) {
         let apic_id = cpu.apic_id.load(Ordering::Relaxed);
-        lifecycle::prepare_vcpu(vcpu, config, cpu.id(), apic_id).ok_or(Error::Full)?;
+        lifecycle::prepare_vcpu(vcpu, config, cpu.id(), apic_id, setup.service_params())
+            .ok_or(Error::Full)?;
     }
     Ok(())
 }
 
+/// What is loaded into the VM.
+struct Os<'a> {
+    kernel: &'a Module,
+    ramdisk: Option<&'a Module>,
+    /// Boot arguments: those of the module's string, else the configuration's.
+    cmdline: &'a str,
+}
+
+impl<'a> Os<'a> {
+    /// The modules with the tags of the configuration, without one those with customary tags.
+    fn find(info: &'a BootInfo, vm: Option<&acrn_config_blob::Vm<'static>>) -> Result<Self, Error> {
+        let Some(os) = vm.map(|vm| &vm.os) else {
+            let kernel = info.kernel();
+            let kernel = kernel.ok_or(Error::NoKernel(module_tag::SERVICE_VM_KERNEL))?;
+            return Ok(Self::of(kernel, info.ramdisk(), DEFAULT_BOOTARGS));
+        };
+        let tag = os.kernel_tag.as_str();
+        let kernel = info.module(tag).ok_or(Error::NoKernel(tag))?;
+        let ramdisk = info.module(&os.ramdisk_tag);
+        if ramdisk.is_none() && !os.ramdisk_tag.is_empty() {
+            warning!(
+                "no boot module has the tag {}: the Service VM gets no RAM disk",
+                os.ramdisk_tag
+            );
+        }
+        Ok(Self::of(kernel, ramdisk, os.bootargs.as_str()))
+    }
+
+    fn of(kernel: &'a Module, ramdisk: Option<&'a Module>, bootargs: &'a str) -> Self {
+        let cmdline = kernel.tag().text.unwrap_or(bootargs);
+        Self {
+            kernel,
+            ramdisk,
+            cmdline,
+        }
+    }
+}
+
 /// Loads the kernel and sets the bootstrap processor to its 32-bit entry.
-fn load(vm: &'static Vm, info: &BootInfo, kernel: &Module) -> Result<(), Error> {
+fn load(vm: &'static Vm, info: &BootInfo, os: &Os<'_>) -> Result<(), Error> {
+    let Os {
+        kernel,
+        ramdisk,
+        cmdline,
+    } = *os;
     let image =
         KernelImage::read(&BootMemory, kernel.start, kernel.size()).map_err(Error::Kernel)?;
-    let cmdline = kernel.tag().text.unwrap_or(DEFAULT_BOOTARGS);
-    let ramdisk = info.ramdisk();
     let initrd = ramdisk.map(|m| Initrd {
         size: m.size(),
         in_place: None,

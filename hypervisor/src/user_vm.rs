@@ -11,12 +11,14 @@ use crate::memory::{self, OWNERS};
 use crate::vcpu::{Vcpu, Wait};
 use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig};
 use crate::vm::{self, USER_IOAPIC_PINS, Vm};
-use crate::{console, lifecycle, log};
+use crate::{config, console, lifecycle, log};
 use acrn_abi::hypercall::Errno;
 use acrn_abi::ioreq::{IoRequest, SLOT_SIZE, SLOTS};
 use acrn_abi::{Gpa, Gsi, Hpa, guest_map};
+use acrn_config_use::Place;
 use acrn_lifecycle::validate::{self, Creation, Limits, Start};
 use acrn_lifecycle::{Caller, VmRequest, VmState};
+use acrn_sched::Params;
 use acrn_vdev::ioapic::VIoApic;
 use core::sync::atomic::Ordering;
 use spin::Mutex;
@@ -25,24 +27,34 @@ use zerocopy::IntoBytes;
 /// One creation at a time, so that two cannot choose the same name.
 static CREATING: Mutex<()> = Mutex::new(());
 
-/// Makes a VM in a free slot. `tell` hands the result to the caller; when that fails, there is no
-/// VM.
+/// Makes a VM in its slot of the scenario, or in a free one. `tell` hands the result to the caller;
+/// when that fails, there is no VM.
 pub fn create(
     creation: &Creation,
-    tell: impl FnOnce(&Vm) -> Result<(), Refusal>,
+    tell: impl FnOnce(&Vm, &Creation) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
     let _one = CREATING.lock();
     if is_taken(&creation.name) {
         return Err(Refusal::new(Errno::EEXIST, "a VM has this name already"));
     }
-    for vm in vm::all().iter().skip(1) {
+    let setup = config::setup();
+    let place = setup.place(&creation.name);
+    let (creation, share) = match place {
+        Place::Static { cpus, share, .. } => (creation.within(cpus)?, share),
+        Place::Dynamic => (*creation, Params::default()),
+    };
+    let is_meant = |vm: &&Vm| match place {
+        Place::Static { slot, .. } => vm.id.0 == slot,
+        Place::Dynamic => !setup.is_reserved(vm.id.0),
+    };
+    for vm in vm::all().iter().skip(1).filter(is_meant) {
         let mut state = vm.state.lock();
         if *state != VmState::PoweredOff {
             continue;
         }
         let next = state.on(VmRequest::Create, Caller::ServiceVm, vm.standing())?;
         vm.describe(creation.name.as_bytes(), false, creation.flags.bits());
-        let made = assemble(vm, creation).and_then(|()| tell(vm));
+        let made = assemble(vm, &creation, share).and_then(|()| tell(vm, &creation));
         if let Err(refusal) = made {
             dismantle(vm);
             return Err(refusal);
@@ -69,7 +81,7 @@ fn is_taken(name: &str) -> bool {
 }
 
 /// Tables, devices and vCPUs of a VM that is described.
-fn assemble(vm: &'static Vm, creation: &Creation) -> Result<(), Refusal> {
+fn assemble(vm: &'static Vm, creation: &Creation, share: Params) -> Result<(), Refusal> {
     console::forget(vm.id);
     let table = NestedTable::new()?;
     let config = VirtConfig {
@@ -87,7 +99,7 @@ fn assemble(vm: &'static Vm, creation: &Creation) -> Result<(), Refusal> {
     }
     for (vcpu, cpu) in vm.vcpus.iter().zip(creation.cpus()) {
         let full = Refusal::new(Errno::ENOSPC, "a CPU has no room for another vCPU");
-        lifecycle::prepare_vcpu(vcpu, &config, cpu, vcpu.id.0.into()).ok_or(full)?;
+        lifecycle::prepare_vcpu(vcpu, &config, cpu, vcpu.id.0.into(), share).ok_or(full)?;
         vm.set_vcpu_count(vcpu.id.index() + 1);
     }
     Ok(())

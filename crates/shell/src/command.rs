@@ -1,6 +1,6 @@
 //! Commands as data.
 
-use crate::help::Help;
+use crate::help::{Help, Mode};
 use acrn_abi::{Gpa, PcpuId, VcpuId, VmId};
 use core::fmt;
 
@@ -46,6 +46,8 @@ pub enum Command {
     Exits(Option<VmId>),
     /// Owners of memory.
     Memory,
+    /// The configuration.
+    Config,
     /// Recent log lines.
     Log,
     /// Show the log level, or set it.
@@ -123,6 +125,11 @@ pub enum Error<'a> {
         /// The command.
         command: &'static Help,
     },
+    /// A command that changes something, where one may only look.
+    ReadOnly {
+        /// The command.
+        command: &'static Help,
+    },
 }
 
 impl fmt::Display for Error<'_> {
@@ -130,6 +137,18 @@ impl fmt::Display for Error<'_> {
         let command = match self {
             Self::Unknown { word } => {
                 return write!(f, "unknown command `{word}`; try `help`");
+            }
+            Self::ReadOnly { command } => {
+                let alone = if command.is_in(Mode::ReadOnly, false) {
+                    " with arguments"
+                } else {
+                    ""
+                };
+                return write!(
+                    f,
+                    "`{}`{alone} changes something, and the configuration lets this shell look only",
+                    command.name
+                );
             }
             Self::Missing { argument, command } => {
                 write!(f, "{argument} is missing")?;
@@ -155,11 +174,14 @@ impl fmt::Display for Error<'_> {
 }
 
 impl Command {
-    /// Understands a line; `None` for an empty one. Words are separated by blanks or commas.
-    pub fn parse(line: &str) -> Option<Result<Self, Error<'_>>> {
+    /// Understands a line, as far as the mode has the command; `None` for an empty one. Words are
+    /// separated by blanks or commas.
+    pub fn parse(line: &str, mode: Mode) -> Option<Result<Self, Error<'_>>> {
         let mut words = Words { rest: line };
         let name = words.next()?;
+        let arguments = { words }.next().is_some();
         Some(match Help::of(name) {
+            Some(command) if !command.is_in(mode, arguments) => Err(Error::ReadOnly { command }),
             Some(command) => Args { words, command }.parse(),
             None => Err(Error::Unknown { word: name }),
         })
@@ -214,6 +236,7 @@ impl<'a> Args<'a> {
             "vioapic" => Command::Vioapic(self.vm()?),
             "exits" => Command::Exits(self.vm_or_all()?),
             "memory" => Command::Memory,
+            "config" => Command::Config,
             "log" => Command::Log,
             "loglevel" => Command::Loglevel(self.loglevel()?),
             "cpuid" => Command::Cpuid {
@@ -352,11 +375,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(line: &str) -> Command {
-        Command::parse(line).unwrap().unwrap()
+        Command::parse(line, Mode::Full).unwrap().unwrap()
     }
 
     fn error(line: &str) -> String {
-        Command::parse(line).unwrap().unwrap_err().to_string()
+        Command::parse(line, Mode::Full)
+            .unwrap()
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -364,7 +390,7 @@ mod tests {
         let expected = Command::VcpuDumpreg(VmId(1), VcpuId(2));
         assert_eq!(parse("vcpu_dumpreg 1 2"), expected);
         assert_eq!(parse(" vcpu_dumpreg,1 , 2 "), expected);
-        assert_eq!(Command::parse(" , "), None);
+        assert_eq!(Command::parse(" , ", Mode::Full), None);
     }
 
     #[test]
@@ -378,7 +404,10 @@ mod tests {
             {
                 line += if arg == "GPA" { " 1000" } else { " 1" };
             }
-            assert!(matches!(Command::parse(&line), Some(Ok(_))), "{line}");
+            assert!(
+                matches!(Command::parse(&line, Mode::Full), Some(Ok(_))),
+                "{line}"
+            );
             assert!(error(&format!("{line} 1 1 1 1")).contains("is"), "{line}");
         }
     }
@@ -433,12 +462,50 @@ mod tests {
         assert!(error("vm_pause +1").contains("`+1`"));
     }
 
+    #[test]
+    fn a_read_only_shell_has_the_commands_that_look() {
+        let refused = |line| {
+            matches!(
+                Command::parse(line, Mode::ReadOnly),
+                Some(Err(Error::ReadOnly { .. }))
+            )
+        };
+        for line in [
+            "vm_pause 1",
+            "vm_stop",
+            "wrmsr 1b 0",
+            "reboot",
+            "poweroff",
+            "loglevel 5",
+        ] {
+            assert!(refused(line), "{line}");
+        }
+        for line in [
+            "help",
+            "vm_list",
+            "vm_console 0",
+            "rdmsr 1b",
+            "loglevel",
+            "config",
+        ] {
+            assert!(!refused(line), "{line}");
+        }
+        let error = Command::parse("loglevel 5", Mode::ReadOnly)
+            .unwrap()
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("`loglevel` with arguments changes")
+        );
+    }
+
     proptest! {
         #[test]
         fn no_line_makes_it_panic(line in "[a-z_]{0,12}[ ,]\\PC{0,40}", which in 0..COMMANDS.len()) {
-            let _ = Command::parse(&line);
+            let _ = Command::parse(&line, Mode::Full);
             let line = format!("{} {line}", COMMANDS[which].name);
-            let _ = Command::parse(&line).map(|result| result.map_err(|error| error.to_string()));
+            let _ = Command::parse(&line, Mode::Full).map(|result| result.map_err(|error| error.to_string()));
         }
     }
 }

@@ -15,7 +15,7 @@ pub mod line;
 
 pub use command::{Command, Error};
 pub use escape::{ConsoleInput, EscapeDetector};
-pub use help::{COMMANDS, Help};
+pub use help::{COMMANDS, Effect, Help, Mode};
 pub use line::{Line, LineEditor};
 
 /// What the shell shows when it waits for a command.

@@ -166,6 +166,13 @@ pub fn hide(start: Hpa, size: u64) {
     }
 }
 
+/// Vendor and device of a function that is known; `None` when there is none.
+pub fn id(bdf: Bdf) -> Option<(u16, u16)> {
+    let mut functions = FUNCTIONS.lock();
+    let function = &functions.get(bdf)?.function;
+    Some((function.vendor(), function.device()))
+}
+
 /// A UART behind a PCI function: its first BAR. No VM sees the function from now on.
 pub fn find_uart(bdf: Bdf) -> Option<uart::Location> {
     let mut config = Host;

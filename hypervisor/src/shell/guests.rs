@@ -2,7 +2,9 @@
 
 use super::say;
 use super::work::{Answer, Snapshot, Work, ask};
+use crate::arch::{cpu, tsc};
 use crate::console::Out;
+use crate::percpu;
 use crate::vcpu::{Vcpu, Wait, request};
 use crate::virt::Exit;
 use crate::vm::{self, Vm};
@@ -72,8 +74,8 @@ const fn wait_name(wait: Wait) -> &'static str {
 
 pub(super) fn list_vcpus() {
     say(format_args!(
-        "{:<7}{:<9}{:<9}{:<11}{:<9}WAITS FOR",
-        "VM ID", "PCPU ID", "VCPU ID", "ROLE", "STATE"
+        "{:<7}{:<9}{:<9}{:<11}{:<9}{:<11}WAITS FOR",
+        "VM ID", "PCPU ID", "VCPU ID", "ROLE", "STATE", "CPU MS"
     ));
     for vcpu in known().flat_map(Vm::active_vcpus) {
         let role = if vcpu.id.0 == 0 {
@@ -82,14 +84,22 @@ pub(super) fn list_vcpus() {
             "secondary"
         };
         say(format_args!(
-            "{:<7}{:<9}{:<9}{role:<11}{:<9}{}",
+            "{:<7}{:<9}{:<9}{role:<11}{:<9}{:<11}{}",
             vcpu.vm_id().0,
             vcpu.pcpu().0,
             vcpu.id.0,
             state_of(vcpu).name(),
+            run_ms(vcpu),
             wait_name(vcpu.wait())
         ));
     }
+}
+
+/// Time that a vCPU has had its CPU, in milliseconds.
+fn run_ms(vcpu: &Vcpu) -> u64 {
+    let queue = percpu::get(vcpu.pcpu()).queue();
+    let ticks = queue.lock().run_time(vcpu, cpu::rdtsc());
+    ticks / tsc::from_ms(1).max(1)
 }
 
 pub(super) fn registers(id: VmId, number: VcpuId) {

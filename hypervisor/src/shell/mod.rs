@@ -4,16 +4,18 @@
 //! guests and nobody else. What belongs to another CPU is asked for through [`work`]. A log line
 //! takes the line being typed off the screen and puts it back below itself ([`hide_line`]).
 
+mod configuration;
 mod guests;
 mod machine;
 pub mod work;
 
 use crate::console::{self, Out};
-use crate::power;
 use crate::vcpu::request;
+use crate::{config, power};
 use acrn_abi::VmId;
+use acrn_config_blob::ShellMode;
 use acrn_lifecycle::VmState;
-use acrn_shell::{COMMANDS, Command, Help, LineEditor, PROMPT};
+use acrn_shell::{COMMANDS, Command, Help, LineEditor, Mode, PROMPT};
 use core::fmt::Write;
 use spin::{Mutex, MutexGuard};
 
@@ -28,8 +30,32 @@ static SCREEN: Mutex<Screen> = Mutex::new(Screen {
     shown: false,
 });
 
+/// Whether the configuration lets the shell be used.
+pub fn is_on() -> bool {
+    config::setup().shell() != ShellMode::Off
+}
+
+/// Says that the shell is off.
+pub fn refuse() {
+    say(format_args!(
+        "\r\nthe configuration has switched the hypervisor's shell off"
+    ));
+}
+
+/// What the operator may do.
+fn mode() -> Mode {
+    match config::setup().shell() {
+        ShellMode::Full => Mode::Full,
+        ShellMode::ReadOnly | ShellMode::Off => Mode::ReadOnly,
+    }
+}
+
 /// Shows the prompt on a line of its own.
 pub fn prompt() {
+    if !is_on() {
+        refuse();
+        return;
+    }
     let _ = Out.write_str("\r\n");
     show(&mut SCREEN.lock());
 }
@@ -41,6 +67,9 @@ fn show(screen: &mut Screen) {
 
 /// Takes a typed byte.
 pub fn input(byte: u8) {
+    if !is_on() {
+        return;
+    }
     let mut screen = SCREEN.lock();
     let line = screen.editor.push(byte, &mut |byte| {
         let _ = Out.write_char(char::from(byte));
@@ -49,7 +78,7 @@ pub fn input(byte: u8) {
     // Free while the command runs: it may log.
     screen.shown = false;
     drop(screen);
-    let stays = match Command::parse(&line) {
+    let stays = match Command::parse(&line, mode()) {
         None => true,
         Some(Ok(command)) => execute(command),
         Some(Err(error)) => {
@@ -96,7 +125,9 @@ fn say(text: core::fmt::Arguments<'_>) {
 fn execute(command: Command) -> bool {
     match command {
         Command::Help(None) => {
-            COMMANDS.iter().for_each(|help| say(format_args!("{help}")));
+            let mode = mode();
+            let usable = COMMANDS.iter().filter(|help| help.is_in(mode, false));
+            usable.for_each(|help| say(format_args!("{help}")));
             say(format_args!(
                 "Tab completes a command, the arrow keys edit and recall, Ctrl-C forgets the line."
             ));
@@ -117,6 +148,7 @@ fn execute(command: Command) -> bool {
         Command::Vioapic(vm) => guests::ioapic(vm),
         Command::Exits(vm) => guests::exits(vm),
         Command::Memory => machine::memory(),
+        Command::Config => configuration::show(),
         Command::Log => crate::log::replay(|byte| {
             let _ = Out.write_char(char::from(byte));
         }),

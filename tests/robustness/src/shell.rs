@@ -1,6 +1,6 @@
 //! What is typed at the console.
 
-use acrn_shell::{COMMANDS, Command, EscapeDetector, LineEditor};
+use acrn_shell::{COMMANDS, Command, EscapeDetector, LineEditor, Mode};
 
 pub(crate) fn run(data: &[u8]) {
     let mut editor = LineEditor::new();
@@ -22,13 +22,13 @@ pub(crate) fn run(data: &[u8]) {
                 .all(|byte| (b' '..=b'~').contains(&byte))
         );
         if let Some(line) = line {
-            if let Some(Err(error)) = Command::parse(&line) {
+            if let Some(Err(error)) = Command::parse(&line, Mode::ReadOnly) {
                 assert!(!error.to_string().is_empty());
             }
         }
     }
     if let Ok(text) = core::str::from_utf8(data) {
-        let _ = Command::parse(text);
+        let _ = Command::parse(text, Mode::Full);
     }
 }
 

@@ -13,7 +13,7 @@ use acrn_lifecycle::{Caller, VmRequest, VmState};
 pub fn create(block: Gpa) -> Result<u64, Refusal> {
     let mut description: VmCreation = read(block)?;
     let creation = Creation::new(&description, percpu::all().len())?;
-    user_vm::create(&creation, |vm| {
+    user_vm::create(&creation, |vm, creation| {
         description.vmid = vm.id.0;
         description.vcpu_num = creation.vcpus();
         write(block, &description).map(|_| ())
