@@ -152,6 +152,7 @@ impl Artefacts {
             kernel: self.kernel.clone(),
             kernel_args: kernel_args.to_owned(),
             initrd: self.initrd.clone(),
+            config: PathBuf::new(),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::rootfs::{fresh_directory, write};
 use crate::stamp::{Inputs, digest_bytes};
 
 /// What GRUB loads.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct BootSet {
     /// Flat image of the hypervisor.
     pub hypervisor: PathBuf,
@@ -23,25 +23,37 @@ pub struct BootSet {
     pub kernel: PathBuf,
     /// Command line of the Service VM's kernel.
     pub kernel_args: String,
-    /// RAM disk of the Service VM.
+    /// RAM disk of the Service VM; empty for none.
     pub initrd: PathBuf,
+    /// Configuration of the hypervisor; empty for none.
+    pub config: PathBuf,
 }
 
 impl BootSet {
-    /// The files and their names in an image.
-    fn files(&self) -> [(&Path, &'static str); 3] {
-        [
+    /// The files that there are, and their names in an image.
+    fn files(&self) -> impl Iterator<Item = (&Path, &'static str)> {
+        let files = [
             (&self.hypervisor, "acrn.bin"),
             (&self.kernel, "bzImage"),
             (&self.initrd, "initrd.cpio"),
-        ]
+            (&self.config, "acrn.cfg"),
+        ];
+        let there = files.into_iter().filter(|(path, _)| is_there(path));
+        there.map(|(path, name)| (path.as_path(), name))
     }
+}
+
+/// Whether a file belongs to the set.
+pub(crate) fn is_there(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
 }
 
 /// Module tag of the Service VM's kernel, the first word of a module's string.
 pub const KERNEL_TAG: &str = "Linux_bzImage";
 /// Module tag of the Service VM's RAM disk.
 pub const RAMDISK_TAG: &str = "Linux_ramdisk";
+/// Module tag of the hypervisor's configuration.
+pub const CONFIG_TAG: &str = "acrn_config";
 
 /// Makes an image that boots `set`; each command line has an image of its own.
 ///
@@ -54,14 +66,13 @@ pub fn image(layout: &Layout, set: &BootSet) -> Result<PathBuf> {
         digest_bytes(config.as_bytes()) & 0xffff_ffff
     );
     let output = layout.images().join(name);
-    let inputs = Inputs::new()
-        .value(
-            "config",
-            format!("{:032x}", digest_bytes(config.as_bytes())),
-        )
-        .path(&set.hypervisor)?
-        .path(&set.kernel)?
-        .path(&set.initrd)?;
+    let mut inputs = Inputs::new().value(
+        "config",
+        format!("{:032x}", digest_bytes(config.as_bytes())),
+    );
+    for (path, _) in set.files() {
+        inputs = inputs.path(path)?;
+    }
     if inputs.match_stamp_of(&output) {
         return Ok(output);
     }
@@ -100,10 +111,7 @@ pub(crate) fn bios_image(set: &BootSet, hypervisor: bool, directory: &Path) -> R
         configuration(set, hypervisor).as_bytes(),
     )?;
     for (from, to) in set.files() {
-        if !from.as_os_str().is_empty() {
-            fs::copy(from, boot.join(to))
-                .with_context(|| format!("cannot read {}", from.display()))?;
-        }
+        fs::copy(from, boot.join(to)).with_context(|| format!("cannot read {}", from.display()))?;
     }
     let mut mkrescue = Command::new("grub-mkrescue");
     mkrescue
@@ -128,10 +136,13 @@ fn configuration(set: &BootSet, hypervisor: bool) -> String {
     } else {
         format!("linux /boot/bzImage {args}\n")
     };
-    match (set.initrd.as_os_str().is_empty(), hypervisor) {
-        (true, _) => {}
-        (false, true) => commands += &format!("module2 /boot/initrd.cpio {RAMDISK_TAG}\n"),
-        (false, false) => commands += "initrd /boot/initrd.cpio\n",
+    match (is_there(&set.initrd), hypervisor) {
+        (false, _) => {}
+        (true, true) => commands += &format!("module2 /boot/initrd.cpio {RAMDISK_TAG}\n"),
+        (true, false) => commands += "initrd /boot/initrd.cpio\n",
+    }
+    if is_there(&set.config) && hypervisor {
+        commands += &format!("module2 /boot/acrn.cfg {CONFIG_TAG}\n");
     }
     format!(
         "serial --unit=0 --speed=115200\n\
@@ -166,8 +177,11 @@ mod tests {
             kernel: "k".into(),
             kernel_args: "console=ttyS0".into(),
             initrd: "i".into(),
+            config: "c".into(),
         };
         let config = configuration(&set, true);
+        assert!(config.contains("module2 /boot/acrn.cfg acrn_config\n"));
+        assert!(!configuration(&set, false).contains("acrn.cfg"));
         assert!(config.contains("multiboot2 /boot/acrn.bin loglevel=4\n"));
         assert!(config.contains("module2 /boot/bzImage Linux_bzImage console=ttyS0\n"));
         assert!(config.contains("module2 /boot/initrd.cpio Linux_ramdisk\n"));

@@ -30,6 +30,7 @@ pub mod machine;
 pub mod progress;
 pub mod qemu;
 pub mod rootfs;
+pub mod scenario;
 pub mod session;
 pub mod setup;
 pub mod stamp;

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::console::Console;
-use crate::grub::{BootSet, KERNEL_TAG, RAMDISK_TAG};
+use crate::grub::{BootSet, CONFIG_TAG, KERNEL_TAG, RAMDISK_TAG};
 use crate::layout::Layout;
 use crate::progress::tail;
 use crate::{bochs, qemu};
@@ -153,6 +153,7 @@ impl Machine {
                 ("acrn.bin".into(), set.hypervisor.as_path()),
                 (KERNEL_TAG.into(), set.kernel.as_path()),
                 (RAMDISK_TAG.into(), set.initrd.as_path()),
+                (CONFIG_TAG.into(), set.config.as_path()),
             ],
             Boot::Grub { image, .. } => vec![("boot.iso".into(), image.as_path())],
         };
@@ -316,6 +317,7 @@ mod tests {
             kernel: "/a/bzImage".into(),
             kernel_args: String::new(),
             initrd: "/a/initrd".into(),
+            config: PathBuf::new(),
         }));
         let error = machine
             .start(&layout, &dir.path().join("log"))

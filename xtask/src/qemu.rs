@@ -11,7 +11,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::grub::{self, KERNEL_TAG, RAMDISK_TAG};
+use crate::grub::{self, CONFIG_TAG, KERNEL_TAG, RAMDISK_TAG};
 use crate::machine::{Boot, DiskBus, Machine, NetModel, tied_to_us};
 
 /// The CPU model of a machine that does not say another.
@@ -87,8 +87,10 @@ fn arguments(machine: &Machine) -> Vec<String> {
             // Modules are separated by commas; one in a command line is doubled.
             let args = set.kernel_args.replace(',', ",,");
             let mut modules = format!("{KERNEL_TAG} {args}");
-            if !set.initrd.as_os_str().is_empty() {
-                modules += &format!(",{RAMDISK_TAG}");
+            for (file, tag) in [(&set.initrd, RAMDISK_TAG), (&set.config, CONFIG_TAG)] {
+                if grub::is_there(file) {
+                    modules += &format!(",{tag}");
+                }
             }
             add(&["-initrd", &modules]);
         }
@@ -162,6 +164,7 @@ mod tests {
             kernel: "/a/bzImage".into(),
             kernel_args: "console=ttyS0,115200 quiet".into(),
             initrd: "/a/initrd".into(),
+            config: "/a/shared.cfg".into(),
         }
     }
 
@@ -178,7 +181,7 @@ mod tests {
         let arguments = arguments(&Machine::new(Boot::Direct(set())));
         assert_eq!(
             after(&arguments, "-initrd"),
-            ["Linux_bzImage console=ttyS0,,115200 quiet,Linux_ramdisk"]
+            ["Linux_bzImage console=ttyS0,,115200 quiet,Linux_ramdisk,acrn_config"]
         );
         assert_eq!(after(&arguments, "-append"), ["loglevel=5"]);
     }

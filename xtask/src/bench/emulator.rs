@@ -56,6 +56,7 @@ impl Start<'_> {
             kernel: self.kernel.to_path_buf(),
             kernel_args: self.kernel_args.to_owned(),
             initrd: self.initrd.unwrap_or(Path::new("")).to_path_buf(),
+            ..BootSet::default()
         };
         let boot = match self.hypervisor {
             Some(hypervisor) => Boot::Direct(set(hypervisor)),

@@ -14,7 +14,7 @@ use crate::elf::multiboot1_load_address;
 use crate::layout::{Layout, display};
 use crate::machine::{Boot, Disk, DiskBus, Emulator, Machine, NetModel};
 use crate::session::{ESCAPE_KEYS, Session};
-use crate::{bochs, bridge, grub, setup, stock};
+use crate::{bochs, bridge, grub, scenario, setup, stock};
 
 pub use script::{guest_session, process, runs, to_user_vm, wait_for_user_end};
 pub use stages::Stages;
@@ -44,6 +44,11 @@ pub struct Options {
     /// Memory of the machine, such as 2G or 3072M.
     #[arg(long, short, default_value = "2G", value_parser = parse_memory)]
     pub memory: u32,
+    /// Boot with a preset of acrn-config on the machine of its board, 4 CPUs and 4 GiB: shared,
+    /// partitioned, hybrid or hybrid_rt.
+    #[arg(long, value_name = "NAME", value_parser = scenario::names(),
+          conflicts_with_all = ["cpus", "memory", "disk", "net", "debian_guest", "bare"])]
+    pub scenario: Option<String>,
     /// How the machine boots.
     #[arg(long, value_enum, default_value = "direct")]
     pub firmware: Firmware,
@@ -158,7 +163,10 @@ pub fn machine(layout: &Layout, options: &Options, artefacts: &Artefacts) -> Res
     };
     let words = [SERVICE_VM_ARGS, further, options.kernel_args.trim()];
     let kernel_args = words.join(" ");
-    let set = artefacts.boot_set(options.hypervisor_args.trim(), kernel_args.trim());
+    let mut set = artefacts.boot_set(options.hypervisor_args.trim(), kernel_args.trim());
+    if let Some(name) = &options.scenario {
+        set.config = scenario::of_preset(layout, name)?;
+    }
     let boot = match options.firmware {
         _ if options.bare => Boot::Bare(set),
         Firmware::Direct => Boot::Direct(set),
@@ -184,6 +192,9 @@ pub fn machine(layout: &Layout, options: &Options, artefacts: &Artefacts) -> Res
     if options.debian_guest {
         machine.disks.push(disk(stock::disk(layout)?));
     }
+    if options.scenario.is_some() {
+        scenario::fit(&mut machine)?;
+    }
     Ok(machine)
 }
 
@@ -194,6 +205,7 @@ impl Default for Options {
             emulator: Emulator::Qemu,
             cpus: 2,
             memory: 2048,
+            scenario: None,
             firmware: Firmware::Direct,
             disk: None,
             net: None,

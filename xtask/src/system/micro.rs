@@ -261,7 +261,7 @@ pub(super) fn machine(context: &Context, tests: &str, cpus: u32) -> Result<Machi
         hypervisor_args: String::new(),
         kernel,
         kernel_args: format!("test={tests}"),
-        initrd: PathBuf::new(),
+        ..BootSet::default()
     });
     let mut machine = Machine::on(context.emulator, boot);
     machine.cpus = cpus;

@@ -6,6 +6,7 @@ mod devices;
 mod dma;
 mod micro;
 mod report;
+mod scenario;
 mod shell;
 mod support;
 pub mod table;
@@ -226,6 +227,24 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "a console that has no interrupt and is at unusual ports",
         run: shell::pci_card,
+    },
+    Case {
+        name: "config_in_force",
+        on: QEMU,
+        catches: "a configuration that has no effect, or whose change needs another hypervisor",
+        run: scenario::in_force,
+    },
+    Case {
+        name: "config_refused",
+        on: QEMU,
+        catches: "a configuration that is absent, damaged or for another board, and is used or not named",
+        run: scenario::refused,
+    },
+    Case {
+        name: "config_shares",
+        on: QEMU,
+        catches: "VMs that do not get the share of a CPU that the scenario gives them",
+        run: scenario::shares,
     },
     Case {
         name: "service_vm_disk_virtio",

@@ -19,6 +19,7 @@ mod modes;
 mod neighbour;
 mod processors;
 mod shadow;
+mod shares;
 mod tasks;
 mod timers;
 mod virtualization;
@@ -101,6 +102,7 @@ pub const TESTS: &[Entry] = &[
     ("startup_storm", true, chaos::startup_storm),
     ("vm_slots", true, vm::slots),
     ("vm_scattered", true, batch::scattered),
+    ("vm_shares", false, shares::shares),
     ("bench_ipi", false, bench::ipi),
     ("vm_cycles", false, vm::cycles),
     ("vm_shell", false, vm::shell),

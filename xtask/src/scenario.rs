@@ -1,0 +1,115 @@
+//! Scenarios: presets of `acrn-config`, built into what the hypervisor reads, and the machine of their
+//! board.
+
+use std::path::PathBuf;
+
+use acrn_config::presets::{PRESETS, QEMU_BOARD, preset};
+use acrn_config::{BoardFile, Finding, ScenarioFile, build};
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use crate::layout::Layout;
+use crate::machine::{Emulator, Machine};
+use crate::rootfs::write;
+
+/// Names of the presets for the emulator's board.
+pub fn names() -> Vec<&'static str> {
+    let ours = PRESETS.iter().filter(|preset| preset.board == QEMU_BOARD);
+    ours.map(|preset| preset.name).collect()
+}
+
+/// Builds a preset; returns the configuration's file.
+///
+/// # Errors
+/// There is no such preset, or the file cannot be written.
+pub fn of_preset(layout: &Layout, name: &str) -> Result<PathBuf> {
+    let known = preset(name).filter(|preset| preset.board == QEMU_BOARD);
+    let preset = known.with_context(|| {
+        let names = names().join(", ");
+        format!("there is no scenario {name:?} for the emulator's board; there are {names}")
+    })?;
+    of_text(layout, name, preset.scenario)
+}
+
+/// Builds a scenario for the emulator's board; returns the configuration's file.
+///
+/// # Errors
+/// Everything that is wrong with the scenario, or the file cannot be written.
+pub fn of_text(layout: &Layout, name: &str, text: &str) -> Result<PathBuf> {
+    let scenario = ScenarioFile::parse(&format!("{name}.xml"), text)?;
+    let built = build(&board()?, &scenario).map_err(|findings| {
+        let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
+        anyhow!("{}", lines.join("\n"))
+    })?;
+    file(layout, name, &built.blob)
+}
+
+/// Writes bytes that are passed as a configuration.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn file(layout: &Layout, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    let path = layout.images().join(format!("{name}.cfg"));
+    write(&path, bytes)?;
+    Ok(path)
+}
+
+fn board() -> Result<BoardFile> {
+    Ok(BoardFile::parse("board.xml", QEMU_BOARD)?)
+}
+
+/// Gives the machine the CPUs, the memory and the further network card of the emulator's board.
+///
+/// # Errors
+/// The machine is another emulator's.
+pub fn fit(machine: &mut Machine) -> Result<()> {
+    ensure!(
+        machine.emulator == Emulator::Qemu,
+        "scenarios are for the board of QEMU's machine; leave --emulator out"
+    );
+    let board = board()?.model;
+    machine.cpus = u32::try_from(board.cpus().len())?;
+    machine.memory_mib = u32::try_from(board.memory_size().div_ceil(1 << 20))?;
+    // The last of its devices; the places of the others follow from their order.
+    machine
+        .extra
+        .extend(["-device", "e1000e"].map(str::to_owned));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grub::BootSet;
+    use crate::machine::Boot;
+
+    #[test]
+    fn every_preset_of_the_emulator_can_be_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::at(dir.path());
+        assert!(names().contains(&"shared"));
+        for name in names() {
+            let path = of_preset(&layout, name).unwrap();
+            assert!(std::fs::read(path).unwrap().starts_with(b"ACRNcfg"));
+        }
+        let error = of_preset(&layout, "generic").unwrap_err().to_string();
+        assert!(error.contains("there are shared, "), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_scenario_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = preset("shared").unwrap().scenario;
+        let bad = text.replace("<pcpu_id>3</pcpu_id>", "<pcpu_id>9</pcpu_id>");
+        let error = of_text(&Layout::at(dir.path()), "bad", &bad).unwrap_err();
+        assert!(error.to_string().contains("CPU 9"), "{error}");
+    }
+
+    #[test]
+    fn the_machine_gets_what_the_board_has() {
+        let mut machine = Machine::new(Boot::Direct(BootSet::default()));
+        fit(&mut machine).unwrap();
+        assert_eq!((machine.cpus, machine.memory_mib), (4, 4096));
+        let mut other = Machine::on(Emulator::Bochs, Boot::Direct(BootSet::default()));
+        assert!(fit(&mut other).is_err());
+    }
+}
