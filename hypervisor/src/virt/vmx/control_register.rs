@@ -38,11 +38,17 @@ fn pdptes(control: &ControlState, memory: &impl Fn(Gpa) -> Option<u64>) -> [u64;
 
 /// Whether the processor takes the top-level entries that a change of CR0 or CR3 brings.
 fn has_valid_pdptes(control: &ControlState, memory: &impl Fn(Gpa) -> Option<u64>) -> bool {
+    // Long mode becomes active with paging.
+    let active = if control.efer & efer::LME != 0 {
+        efer::LMA
+    } else {
+        0
+    };
     let context = WalkContext {
         cr0: control.cr0,
         cr3: control.cr3,
         cr4: control.cr4,
-        efer: control.efer,
+        efer: control.efer | active,
         rflags: 0,
         cpl: control.cpl,
         physical_bits: physical_address_bits() as u8,
