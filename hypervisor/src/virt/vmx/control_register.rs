@@ -26,9 +26,8 @@ pub fn masks(caps: &Capabilities) -> [u64; 2] {
 
 /// The top-level entries of PAE paging; none are present in another mode.
 fn pdptes(control: &ControlState, memory: &impl Fn(Gpa) -> Option<u64>) -> [u64; 4] {
-    let pae = control.cr0 & cr0::PG != 0
-        && control.cr4 & cr4::PAE != 0
-        && control.efer & (efer::LMA | efer::LME) == 0;
+    let pae =
+        control.cr0 & cr0::PG != 0 && control.cr4 & cr4::PAE != 0 && control.efer & efer::LMA == 0;
     let table = control.cr3 & 0xffff_ffe0;
     core::array::from_fn(|index| match pae {
         true => memory(Gpa(table + index as u64 * 8)).unwrap_or(0),
@@ -38,17 +37,11 @@ fn pdptes(control: &ControlState, memory: &impl Fn(Gpa) -> Option<u64>) -> [u64;
 
 /// Whether the processor takes the top-level entries that a change of CR0 or CR3 brings.
 fn has_valid_pdptes(control: &ControlState, memory: &impl Fn(Gpa) -> Option<u64>) -> bool {
-    // Long mode becomes active with paging.
-    let active = if control.efer & efer::LME != 0 {
-        efer::LMA
-    } else {
-        0
-    };
     let context = WalkContext {
         cr0: control.cr0,
         cr3: control.cr3,
         cr4: control.cr4,
-        efer: control.efer | active,
+        efer: control.efer,
         rflags: 0,
         cpl: control.cpl,
         physical_bits: physical_address_bits() as u8,
@@ -162,17 +155,22 @@ impl VmxCpu {
             || starts && long && old.cr4 & cr4::PAE == 0
             || starts && long && read(Field::GuestCsAccess) & 1 << 13 != 0
             || stops && (old.cr4 & cr4::PCIDE != 0 || self.is_64_bit());
-        let new = ControlState { cr0: value, ..old };
+        // Long mode becomes active with paging, and ends with it.
+        let new = ControlState {
+            cr0: value,
+            efer: match paging && long {
+                true => old.efer | efer::LMA,
+                false => old.efer & !efer::LMA,
+            },
+            ..old
+        };
         let reloads = starts || (value ^ old.cr0) & (cr0::CD | cr0::NW) != 0;
         if refused || reloads && !has_valid_pdptes(&new, memory) {
             return Err(NotAllowed);
         }
         self.write_cr0(value);
-        if (starts || stops) && long {
-            self.write_efer(match starts {
-                true => old.efer | efer::LMA,
-                false => old.efer & !efer::LMA,
-            });
+        if new.efer != old.efer {
+            self.write_efer(new.efer);
         }
         if reloads || stops {
             self.load_pdptes(memory);
