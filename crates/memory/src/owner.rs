@@ -233,6 +233,15 @@ impl<'a> OwnerMap<'a> {
         self.pages.get(index).map(|raw| Owner::decode(*raw))
     }
 
+    /// Owner of the page that holds `hpa`, and the bytes from there on to the next page that
+    /// belongs to another; `None` beyond the map.
+    pub fn run(&self, hpa: Hpa) -> Option<(Owner, u64)> {
+        let index = usize::try_from(hpa.0 / PAGE_SIZE).ok()?;
+        let pages = self.pages.get(index..).filter(|pages| !pages.is_empty())?;
+        let size = run_length(pages) as u64 * PAGE_SIZE - hpa.0 % PAGE_SIZE;
+        Some((Owner::decode(pages[0]), size))
+    }
+
     /// Number of pages of a class; a lookup.
     pub fn count(&self, class: Class) -> u64 {
         let vm = |id: VmId| self.vms.get(id.index()).copied().unwrap_or_default();
@@ -453,6 +462,23 @@ mod tests {
             }
         }
         assert_eq!(run_length(&[]), 0);
+    }
+
+    #[test]
+    fn runs_of_one_owner_follow_each_other_to_the_top() {
+        let mut pages = [0; 16];
+        let mut map = OwnerMap::new(&mut pages);
+        map.set_range(Hpa(0), 8 * P, Owner::Vm(SERVICE)).unwrap();
+        map.lend(Hpa(2 * P), P, SERVICE, USER).unwrap();
+        let vm = Owner::Vm(SERVICE);
+        let sizes = [(0, vm, 2), (2, lent(SERVICE, USER), 1), (3, vm, 5)];
+        for (page, owner, size) in sizes {
+            assert_eq!(map.run(Hpa(page * P)), Some((owner, size * P)));
+        }
+        assert_eq!(map.run(Hpa(P + 8)), Some((vm, P - 8)));
+        assert_eq!(map.run(Hpa(8 * P)), Some((Owner::None, 8 * P)));
+        assert_eq!(map.run(Hpa(16 * P)), None);
+        assert_eq!(map.run(Hpa(u64::MAX)), None);
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! Commands as data.
 
 use crate::help::{Help, Mode};
-use acrn_abi::{Gpa, PcpuId, VcpuId, VmId};
+use acrn_abi::{Gpa, Gva, Hpa, PcpuId, VcpuId, VmId};
 use core::fmt;
 
 /// Highest log level.
 pub const MAX_LOGLEVEL: u8 = 6;
-/// Most bytes that `dump` shows.
-pub const MAX_DUMP: u32 = 0x400;
-/// What `dump` shows unless told.
-pub const DEFAULT_DUMP: u32 = 0x40;
+/// Most bytes that a dump shows.
+pub const MAX_DUMP: u32 = 1024;
+/// What a dump shows unless told.
+pub const DEFAULT_DUMP: u32 = 64;
 
 /// What the operator wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Command {
     /// Restart a VM.
     VmReset(VmId),
     /// Switch a VM off.
-    VmStop(VmId),
+    VmShutdown(VmId),
     /// Host interrupts.
     Interrupts,
     /// Interrupts of passed-through devices.
@@ -42,6 +42,8 @@ pub enum Command {
     Iommu,
     /// I/O APIC of a VM.
     Vioapic(VmId),
+    /// I/O APICs of the host.
+    HostIoapic,
     /// Exit counters of a VM, or of all.
     Exits(Option<VmId>),
     /// Owners of memory.
@@ -75,12 +77,10 @@ pub enum Command {
         /// What.
         value: u64,
     },
-    /// Memory of a VM.
+    /// Memory.
     Dump {
-        /// The VM.
-        vm: VmId,
         /// First byte.
-        gpa: Gpa,
+        from: DumpFrom,
         /// Bytes, 1 to [`MAX_DUMP`].
         length: u32,
     },
@@ -90,6 +90,17 @@ pub enum Command {
     Reboot,
     /// Switch the machine off.
     Poweroff,
+}
+
+/// Which memory is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpFrom {
+    /// The host's.
+    Host(Hpa),
+    /// A VM's.
+    Guest(VmId, Gpa),
+    /// A VM's, as the page tables of its vCPU 0 say.
+    Linear(VmId, Gva),
 }
 
 /// Why a line is no command.
@@ -229,13 +240,14 @@ impl<'a> Args<'a> {
             "vm_pause" => Command::VmPause(self.vm()?),
             "vm_resume" => Command::VmResume(self.vm()?),
             "vm_reset" => Command::VmReset(self.vm()?),
-            "vm_stop" => Command::VmStop(self.vm()?),
+            "vm_shutdown" => Command::VmShutdown(self.vm()?),
             "int" => Command::Interrupts,
             "pt" => Command::PassThrough,
             "iommu" => Command::Iommu,
             "vioapic" => Command::Vioapic(self.vm()?),
+            "dump_ioapic" => Command::HostIoapic,
             "exits" => Command::Exits(self.vm_or_all()?),
-            "memory" => Command::Memory,
+            "mem" => Command::Memory,
             "config" => Command::Config,
             "log" => Command::Log,
             "loglevel" => Command::Loglevel(self.loglevel()?),
@@ -252,13 +264,20 @@ impl<'a> Args<'a> {
                 msr: self.need("MSR", HEXADECIMAL, hex32)?,
                 value: self.need("VALUE", HEXADECIMAL, hex)?,
             },
-            "dump" => Command::Dump {
-                vm: self.vm()?,
-                gpa: Gpa(self.need("GPA", HEXADECIMAL, hex)?),
-                length: self
-                    .may("LENGTH", "a hexadecimal number from 1 to 400", dump_length)?
-                    .unwrap_or(DEFAULT_DUMP),
-            },
+            "dump" => {
+                let vm = self.vm()?;
+                let gpa = Gpa(self.need("GPA", HEXADECIMAL, hex)?);
+                self.dump(DumpFrom::Guest(vm, gpa))?
+            }
+            "dump_guest_mem" => {
+                let vm = self.vm()?;
+                let gva = Gva(self.need("GVA", HEXADECIMAL, hex)?);
+                self.dump(DumpFrom::Linear(vm, gva))?
+            }
+            "dump_host_mem" => {
+                let hpa = Hpa(self.need("HPA", HEXADECIMAL, hex)?);
+                self.dump(DumpFrom::Host(hpa))?
+            }
             "trace" => Command::Trace(self.vm_or_all()?),
             "reboot" => Command::Reboot,
             "poweroff" => Command::Poweroff,
@@ -318,6 +337,14 @@ impl<'a> Args<'a> {
         self.may("COMMAND", "the name of a command", Help::of)
     }
 
+    fn dump(&mut self, from: DumpFrom) -> Result<Command, Error<'a>> {
+        let length = self.may("LENGTH", "a number from 1 to 1024", dump_length)?;
+        Ok(Command::Dump {
+            from,
+            length: length.unwrap_or(DEFAULT_DUMP),
+        })
+    }
+
     fn loglevel(&mut self) -> Result<Option<u8>, Error<'a>> {
         self.may("LEVEL", "a number from 0 to 6", |word| {
             decimal(word)
@@ -365,7 +392,9 @@ fn hex32(word: &str) -> Option<u32> {
 }
 
 fn dump_length(word: &str) -> Option<u32> {
-    hex32(word).filter(|length| (1..=MAX_DUMP).contains(length))
+    decimal(word)
+        .map(u32::from)
+        .filter(|length| (1..=MAX_DUMP).contains(length))
 }
 
 #[cfg(test)]
@@ -402,7 +431,11 @@ mod tests {
                 .split(' ')
                 .filter(|arg| !arg.is_empty() && !arg.starts_with('['))
             {
-                line += if arg == "GPA" { " 1000" } else { " 1" };
+                line += if matches!(arg, "GPA" | "GVA" | "HPA") {
+                    " 1000"
+                } else {
+                    " 1"
+                };
             }
             assert!(
                 matches!(Command::parse(&line, Mode::Full), Some(Ok(_))),
@@ -472,7 +505,7 @@ mod tests {
         };
         for line in [
             "vm_pause 1",
-            "vm_stop",
+            "vm_shutdown",
             "wrmsr 1b 0",
             "reboot",
             "poweroff",

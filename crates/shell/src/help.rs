@@ -61,12 +61,12 @@ impl Help {
 /// As one line of the list that `help` prints.
 impl fmt::Display for Help {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<14} {:<20} {}", self.name, self.args, self.text)
+        write!(f, "{:<15} {:<20} {}", self.name, self.args, self.text)
     }
 }
 
 /// All commands.
-pub const COMMANDS: [Help; 26] = [
+pub const COMMANDS: [Help; 29] = [
     Help {
         name: "help",
         args: "[COMMAND]",
@@ -122,7 +122,7 @@ pub const COMMANDS: [Help; 26] = [
         effect: Effect::Changes,
     },
     Help {
-        name: "vm_stop",
+        name: "vm_shutdown",
         args: "VM",
         text: "have a running VM switched off by its Device Model",
         effect: Effect::Changes,
@@ -152,15 +152,21 @@ pub const COMMANDS: [Help; 26] = [
         effect: Effect::Looks,
     },
     Help {
+        name: "dump_ioapic",
+        args: "",
+        text: "I/O APICs of the host",
+        effect: Effect::Looks,
+    },
+    Help {
         name: "exits",
         args: "[VM]",
         text: "VM exits by reason, of one VM or all",
         effect: Effect::Looks,
     },
     Help {
-        name: "memory",
+        name: "mem",
         args: "",
-        text: "owners of host memory and use of the pools",
+        text: "whose each range of host memory is, and use of the pools",
         effect: Effect::Looks,
     },
     Help {
@@ -202,7 +208,19 @@ pub const COMMANDS: [Help; 26] = [
     Help {
         name: "dump",
         args: "VM GPA [LENGTH]",
-        text: "memory of a VM (hexadecimal, length 1 to 400)",
+        text: "memory of a VM by guest physical address",
+        effect: Effect::Looks,
+    },
+    Help {
+        name: "dump_guest_mem",
+        args: "VM GVA [LENGTH]",
+        text: "memory of a VM by the linear address of its vCPU 0",
+        effect: Effect::Looks,
+    },
+    Help {
+        name: "dump_host_mem",
+        args: "HPA [LENGTH]",
+        text: "memory of the host",
         effect: Effect::Looks,
     },
     Help {

@@ -13,7 +13,7 @@ pub mod escape;
 pub mod help;
 pub mod line;
 
-pub use command::{Command, Error};
+pub use command::{Command, DumpFrom, Error};
 pub use escape::{ConsoleInput, EscapeDetector};
 pub use help::{COMMANDS, Effect, Help, Mode};
 pub use line::{Line, LineEditor};

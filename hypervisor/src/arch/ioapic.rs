@@ -67,6 +67,15 @@ pub fn controllers() -> &'static [IoApic] {
     CONTROLLERS.get().map_or(&[], |list| list.as_slice())
 }
 
+/// A pin's redirection entry; `None` when no controller has the GSI.
+pub fn read_entry(gsi: Gsi) -> Option<u64> {
+    let (controller, pin) = locate(gsi)?;
+    let _guard = ACCESS.lock();
+    let low = read(controller.base, 0x10 + 2 * pin);
+    let high = read(controller.base, 0x11 + 2 * pin);
+    Some(u64::from(high) << 32 | u64::from(low))
+}
+
 /// Writes a pin's redirection entry; a GSI that no controller has is ignored.
 pub fn write_entry(gsi: Gsi, entry: u64) {
     if let Some((controller, pin)) = locate(gsi) {

@@ -8,7 +8,7 @@ use crate::percpu;
 use crate::vcpu::{Vcpu, Wait, request};
 use crate::virt::Exit;
 use crate::vm::{self, Vm};
-use acrn_abi::{Gpa, VcpuId, VmId};
+use acrn_abi::{VcpuId, VmId};
 use acrn_lifecycle::{Caller, VcpuState, VmRequest, VmState};
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
@@ -49,6 +49,20 @@ pub(super) fn list_vms() {
             vm.vcpu_count()
         ));
     }
+}
+
+/// Copies the state of a vCPU of a VM; says why not when that fails.
+pub(super) fn snapshot(vm: &Vm, number: VcpuId) -> Option<Snapshot> {
+    let Some(vcpu) = vm.vcpu(number.index()) else {
+        say(format_args!("vm{} has no vCPU {number}", vm.id));
+        return None;
+    };
+    match ask(vcpu.pcpu(), Work::Snapshot(vcpu)) {
+        Answer::Snapshot(snapshot) => return Some(snapshot),
+        Answer::Silent => say(format_args!("CPU {} does not answer", vcpu.pcpu())),
+        _ => say(format_args!("vm{} is being changed; try again", vm.id)),
+    }
+    None
 }
 
 fn state_of(vcpu: &Vcpu) -> VcpuState {
@@ -104,14 +118,8 @@ fn run_ms(vcpu: &Vcpu) -> u64 {
 
 pub(super) fn registers(id: VmId, number: VcpuId) {
     let Some(vm) = existing(id) else { return };
-    let Some(vcpu) = vm.vcpu(number.index()) else {
-        say(format_args!("vm{id} has no vCPU {number}"));
-        return;
-    };
-    match ask(vcpu.pcpu(), Work::Snapshot(vcpu)) {
-        Answer::Snapshot(snapshot) => show(&snapshot),
-        Answer::Silent => say(format_args!("CPU {} does not answer", vcpu.pcpu())),
-        _ => say(format_args!("vm{id} is being changed; try again")),
+    if let Some(snapshot) = snapshot(vm, number) {
+        show(&snapshot);
     }
 }
 
@@ -155,37 +163,6 @@ fn show(s: &Snapshot) {
     }
 }
 
-/// One pin at a time under the lock, which the VM's CPUs need too.
-pub(super) fn ioapic(id: VmId) {
-    let Some(vm) = existing(id) else { return };
-    say(format_args!(
-        "GSI  VECTOR  MODE             TRIGGER  POLARITY  IRR  MASK  LINE  DESTINATION"
-    ));
-    for number in 0..crate::arch::ioapic::MAX_IOAPICS {
-        for pin in 0..=u8::MAX {
-            let found = vm.ioapics.lock().get(number).and_then(|(_, device)| {
-                let gsi = device.gsi_base().0 + u32::from(pin);
-                Some((gsi, device.rte(pin)?, device.is_asserted(pin)))
-            });
-            let Some((gsi, rte, asserted)) = found else {
-                break;
-            };
-            let mut mode = arrayvec::ArrayString::<16>::new();
-            let _ = write!(mode, "{:?}", rte.mode());
-            say(format_args!(
-                "{gsi:<5}{:#04x}    {mode:<17}{:<9}{:<10}{:<5}{:<6}{:<6}{:?}",
-                rte.vector().0,
-                if rte.level() { "level" } else { "edge" },
-                if rte.active_low() { "low" } else { "high" },
-                u8::from(rte.remote_irr()),
-                u8::from(rte.masked()),
-                u8::from(asserted),
-                rte.destination()
-            ));
-        }
-    }
-}
-
 pub(super) fn exits(only: Option<VmId>) {
     if only.is_some_and(|id| existing(id).is_none()) {
         return;
@@ -205,35 +182,6 @@ pub(super) fn exits(only: Option<VmId>) {
                 }
             }
         }
-    }
-}
-
-pub(super) fn dump(id: VmId, gpa: Gpa, length: u32) {
-    let Some(vm) = existing(id) else { return };
-    let mut done = 0;
-    while done < u64::from(length) {
-        let mut bytes = [0; 16];
-        let here = (u64::from(length) - done).min(16) as usize;
-        let at = gpa.checked_add(done);
-        let Some(at) = at.filter(|at| vm.read(*at, &mut bytes[..here])) else {
-            say(format_args!("vm{id} has no memory at {gpa} + {done:#x}"));
-            return;
-        };
-        let _ = write!(Out, "{:016x} ", at.0);
-        for byte in &bytes[..here] {
-            let _ = write!(Out, " {byte:02x}");
-        }
-        let _ = write!(Out, "{:1$}  ", "", (16 - here) * 3);
-        for byte in &bytes[..here] {
-            let shown = if byte.is_ascii_graphic() || *byte == b' ' {
-                char::from(*byte)
-            } else {
-                '.'
-            };
-            let _ = Out.write_char(shown);
-        }
-        let _ = Out.write_str("\r\n");
-        done += here as u64;
     }
 }
 

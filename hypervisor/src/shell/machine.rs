@@ -1,16 +1,14 @@
 //! Commands about the machine.
 
-use super::guests::known as guests;
 use super::say;
 use super::work::{Answer, Work, ask};
 use crate::arch::cpu::{self, msr};
 use crate::arch::{apic, boot, tsc};
 use crate::console::Out;
 use crate::irq::{self, Source};
-use crate::memory::{self, Frames};
+use crate::memory;
 use crate::{percpu, stats, virt};
-use acrn_abi::{PAGE_SIZE, PcpuId};
-use acrn_memory::Class;
+use acrn_abi::PcpuId;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
@@ -115,36 +113,6 @@ pub(super) fn pass_through() {
 pub(super) fn iommu() {
     if let Some(platform) = crate::boot::platform() {
         let _ = crate::iommu::list(platform, &mut Out);
-    }
-}
-
-pub(super) fn memory() {
-    let (start, size) = memory::pool();
-    let (used, free) = Frames::usage();
-    say(format_args!("pool {} KiB at {start}", size >> 10));
-    say(format_args!(
-        "nested-table frames: {used} used, {free} free"
-    ));
-    let guard = memory::OWNERS.lock();
-    let Some(owners) = guard.as_ref() else {
-        say(format_args!("no ownership map"));
-        return;
-    };
-    let kib = |class| owners.count(class) * (PAGE_SIZE >> 10);
-    say(format_args!("hypervisor {} KiB", kib(Class::Hypervisor)));
-    say(format_args!(
-        "devices and holes {} KiB",
-        kib(Class::Device) + kib(Class::None)
-    ));
-    say(format_args!("shared {} KiB", kib(Class::Shared)));
-    for vm in guests() {
-        say(format_args!(
-            "vm{} keeps {} KiB, lends {} KiB, borrows {} KiB",
-            vm.id,
-            kib(Class::Kept(vm.id)),
-            kib(Class::LentBy(vm.id)),
-            kib(Class::LentTo(vm.id))
-        ));
     }
 }
 

@@ -5,8 +5,11 @@
 //! takes the line being typed off the screen and puts it back below itself ([`hide_line`]).
 
 mod configuration;
+mod dump;
 mod guests;
+mod ioapic;
 mod machine;
+mod memory;
 pub mod work;
 
 use crate::console::{self, Out};
@@ -141,13 +144,13 @@ fn execute(command: Command) -> bool {
         Command::VmPause(vm) => guests::pause(vm),
         Command::VmResume(vm) => guests::resume(vm),
         Command::VmReset(vm) => guests::end(vm, request::RESET),
-        Command::VmStop(vm) => guests::end(vm, request::OFF),
+        Command::VmShutdown(vm) => guests::end(vm, request::OFF),
         Command::Interrupts => machine::interrupts(),
         Command::PassThrough => machine::pass_through(),
         Command::Iommu => machine::iommu(),
-        Command::Vioapic(vm) => guests::ioapic(vm),
+        Command::Vioapic(vm) => ioapic::guest(vm),
         Command::Exits(vm) => guests::exits(vm),
-        Command::Memory => machine::memory(),
+        Command::Memory => memory::show(),
         Command::Config => configuration::show(),
         Command::Log => crate::log::replay(|byte| {
             let _ = Out.write_char(char::from(byte));
@@ -157,7 +160,8 @@ fn execute(command: Command) -> bool {
         Command::Cpuid { leaf, subleaf } => machine::cpuid(leaf, subleaf),
         Command::ReadMsr { cpu, msr } => machine::read_msr(cpu, msr),
         Command::WriteMsr { cpu, msr, value } => machine::write_msr(cpu, msr, value),
-        Command::Dump { vm, gpa, length } => guests::dump(vm, gpa, length),
+        Command::HostIoapic => ioapic::host(),
+        Command::Dump { from, length } => dump::show(from, length),
         Command::Trace(vm) => {
             crate::stats::dump_last_exits(&mut Out, |id| vm.is_none_or(|v| v == id));
         }

@@ -375,7 +375,7 @@ fn frames_used(memory: &str) -> Result<u64> {
     number.with_context(|| format!("no count of table frames in:\n{memory}"))
 }
 
-/// What the shell's `memory` says before and after a test.
+/// What the shell's `mem` says before and after a test.
 fn memory_around(context: &Context, test: &str, model: &str) -> Result<[String; 2]> {
     let tests = format!("wait,{test},wait");
     let mut session = on_model(context, model, &tests)?;
@@ -383,7 +383,7 @@ fn memory_around(context: &Context, test: &str, model: &str) -> Result<[String; 
     for memory in &mut figures {
         session.expect("waiting for a key", LIMIT * 2)?;
         session.to_hypervisor()?;
-        *memory = session.hypervisor_command("memory")?;
+        *memory = session.hypervisor_command("mem")?;
         ensure!(session.show(0)?, "vm0 has no console");
         session.vm.console.send(b"x")?;
         session.expect("PASS wait", SOON)?;
