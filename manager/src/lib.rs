@@ -7,7 +7,7 @@
 //! Around it, [`daemon`] keeps the VMs, [`keeper`] is the process between `acrnd` and one VM,
 //! [`store`] the files by which a new `acrnd` knows what the last one did, [`dm`] speaks to a
 //! running `acrn-dm`, [`api`] is the daemon's HTTP interface, and [`cli`], [`client`], [`console`]
-//! and [`control`] are `acrnctl`.
+//! and [`control`] are `acrnctl`. [`life_mngr`] is a program of its own.
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,7 @@ pub mod dm;
 pub mod events;
 pub mod keeper;
 pub mod life;
+pub mod life_mngr;
 pub mod notify;
 pub mod order;
 pub mod store;

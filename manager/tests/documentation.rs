@@ -3,10 +3,15 @@
 use acrn_manager::cli::{ControlArgs, DaemonArgs};
 use acrn_manager::definition::Definition;
 use acrn_manager::events::Event;
+use acrn_manager::life_mngr::cli::Args as LifeArgs;
+use acrn_manager::life_mngr::config::Config;
+use acrn_manager::life_mngr::request::Request;
 use acrn_manager::view::VmState;
 use clap::{Command, CommandFactory};
 
 const BOOK: &str = include_str!("../../docs/src/managing-vms.md");
+const LIFE_BOOK: &str = include_str!("../../docs/src/life-cycle.md");
+const LIFE: &str = include_str!("../../docs/man/life_mngr.8");
 const DAEMON: &str = include_str!("../../docs/man/acrnd.8");
 const CONTROL: &str = include_str!("../../docs/man/acrnctl.1");
 
@@ -47,6 +52,7 @@ fn the_manual_pages_name_every_option_and_no_other() {
     for (manual, mut command) in [
         (plain(DAEMON), DaemonArgs::command()),
         (plain(CONTROL), ControlArgs::command()),
+        (plain(LIFE), LifeArgs::command()),
     ] {
         command.build();
         let known = options(&command);
@@ -118,4 +124,24 @@ fn the_description_has_the_fields_of_an_event() {
         value.as_object().unwrap().keys().cloned().collect()
     };
     assert_eq!(names(described), names(&fields));
+}
+
+#[test]
+fn the_life_cycle_managers_examples_and_requests_are_real() {
+    let mut examples = 0;
+    for example in LIFE_BOOK.split("```text\nVM_TYPE").skip(1) {
+        let text = format!("VM_TYPE{}", example.split("```").next().unwrap());
+        Config::parse(&text).unwrap();
+        examples += 1;
+    }
+    assert_eq!(examples, 2);
+    let requests = LIFE_BOOK.split("## Requests").nth(1).unwrap();
+    let rows = requests.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    assert_eq!(names.len(), 5);
+    for name in names {
+        assert!(Request::parse(name).is_some(), "{name}");
+        let bare = name.trim_end_matches("NAME");
+        assert!(plain(LIFE).contains(bare), "{name}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Builds what a machine needs, in the order of dependence.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -21,7 +21,7 @@ pub enum Part {
     Kernel,
     /// The Device Model.
     Dm,
-    /// The manager: daemon and command.
+    /// The manager: daemon, command, life-cycle manager.
     Manager,
     /// RAM disk of the Service VM and disk images.
     Rootfs,
@@ -65,7 +65,7 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
             Part::Manager => image::manager(layout)?.to_vec(),
             Part::Rootfs => {
                 let initrd = rootfs::service_initrd(layout, &service_programs(layout)?)?;
-                vec![initrd, rootfs::data_disk(layout, &kernel::build(layout)?)?]
+                vec![initrd, data_disk(layout, &kernel::build(layout)?)?]
             }
             Part::Micro => vec![image::micro_guest(layout)?.flat],
             Part::Bench => vec![image::bench_init(layout)?],
@@ -81,13 +81,14 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
 
 /// What the Service VM has besides Debian's busybox and bash.
 fn service_programs(layout: &Layout) -> Result<Vec<PathBuf>> {
-    let [daemon, command] = image::manager(layout)?;
-    Ok(vec![
-        image::device_model(layout)?,
-        daemon,
-        command,
-        image::vm_command(layout)?,
-    ])
+    let mut programs = vec![image::device_model(layout)?, image::vm_command(layout)?];
+    programs.extend(image::manager(layout)?);
+    Ok(programs)
+}
+
+/// The disk with User VMs, which have the life-cycle manager besides Debian's busybox.
+fn data_disk(layout: &Layout, kernel: &Path) -> Result<PathBuf> {
+    rootfs::data_disk(layout, kernel, &image::life_mngr(layout)?)
 }
 
 /// Everything that boots the hypervisor, its Service VM and a User VM.
@@ -113,7 +114,7 @@ impl Artefacts {
         let programs = service_programs(layout)?;
         let kernel = kernel::build(layout)?;
         let initrd = rootfs::service_initrd(layout, &programs)?;
-        let data_disk = rootfs::data_disk(layout, &kernel)?;
+        let data_disk = data_disk(layout, &kernel)?;
         Ok(Self {
             hypervisor,
             kernel,
@@ -129,7 +130,7 @@ impl Artefacts {
     pub fn bare(layout: &Layout) -> Result<Self> {
         let kernel = kernel::build(layout)?;
         let initrd = rootfs::service_initrd(layout, &[])?;
-        let data_disk = rootfs::data_disk(layout, &kernel)?;
+        let data_disk = data_disk(layout, &kernel)?;
         let hypervisor = Image {
             flat: PathBuf::new(),
             elf: PathBuf::new(),

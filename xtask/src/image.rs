@@ -64,15 +64,24 @@ pub fn device_model(layout: &Layout) -> Result<PathBuf> {
     static_program(layout, "device model", "acrn-dm", "acrn-dm")
 }
 
-/// Builds `acrnd` and `acrnctl`, linked statically.
+/// Builds `acrnd`, `acrnctl` and `life_mngr`, linked statically.
 ///
 /// # Errors
 /// The compiler's, with the end of the log.
-pub fn manager(layout: &Layout) -> Result<[PathBuf; 2]> {
+pub fn manager(layout: &Layout) -> Result<[PathBuf; 3]> {
     Ok([
         static_program(layout, "manager daemon", "acrn-manager", "acrnd")?,
         static_program(layout, "manager command", "acrn-manager", "acrnctl")?,
+        life_mngr(layout)?,
     ])
+}
+
+/// Builds `life_mngr`, which User VMs have too.
+///
+/// # Errors
+/// The compiler's, with the end of the log.
+pub fn life_mngr(layout: &Layout) -> Result<PathBuf> {
+    static_program(layout, "life-cycle manager", "acrn-manager", "life_mngr")
 }
 
 /// Builds the program by which the system tests speak to a running `acrn-dm`.

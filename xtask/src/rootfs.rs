@@ -94,17 +94,18 @@ pub fn service_initrd(layout: &Layout, programs: &[PathBuf]) -> Result<PathBuf> 
     Ok(output)
 }
 
-/// Makes the ext4 image that is a User VM's disk.
+/// Makes the ext4 image that is a User VM's disk, with this program.
 ///
 /// # Errors
 /// A source file is missing, or mke2fs fails.
-pub fn user_image(layout: &Layout) -> Result<PathBuf> {
+pub fn user_image(layout: &Layout, program: &Path) -> Result<PathBuf> {
     let output = layout.rootfs().join("user.img");
     let files = layout.source("guest/rootfs/user");
     let inputs = Inputs::new()
         .value("recipe", 1)
         .value("size", USER_IMAGE_MIB)
         .path(&files)?
+        .path(program)?
         .path(Path::new(BUSYBOX))?;
     if inputs.match_stamp_of(&output) {
         return Ok(output);
@@ -112,12 +113,14 @@ pub fn user_image(layout: &Layout) -> Result<PathBuf> {
     let step = Step::begin("User VM root");
     let stage = fresh_directory(&layout.rootfs().join("user"))?;
     for directory in [
-        "proc", "sys", "dev", "run", "tmp", "mnt", "var/log", "var/run", "root", "bin",
+        "proc", "sys", "dev", "run", "tmp", "mnt", "var/log", "var/run", "root", "bin", "usr/bin",
     ] {
         fs::create_dir_all(stage.join(directory))?;
     }
     copy_tree(&files, &stage)?;
     copy(Path::new(BUSYBOX), &stage.join("bin/busybox"))?;
+    let name = program.file_name().unwrap_or_default();
+    copy(program, &stage.join("usr/bin").join(name))?;
     for link in busybox_links()? {
         let path = stage.join(&link);
         fs::create_dir_all(path.parent().unwrap_or(&stage))?;
@@ -137,8 +140,8 @@ pub fn user_image(layout: &Layout) -> Result<PathBuf> {
 ///
 /// # Errors
 /// As for [`user_image`].
-pub fn data_disk(layout: &Layout, kernel: &Path) -> Result<PathBuf> {
-    let user_image = user_image(layout)?;
+pub fn data_disk(layout: &Layout, kernel: &Path, program: &Path) -> Result<PathBuf> {
+    let user_image = user_image(layout, program)?;
     let output = layout.rootfs().join("data.img");
     let inputs = Inputs::new()
         .value("recipe", 1)

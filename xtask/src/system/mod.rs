@@ -4,6 +4,7 @@
 mod boot;
 mod devices;
 mod dma;
+mod life;
 mod micro;
 mod report;
 mod scenario;
@@ -107,6 +108,18 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "CPU start-up and routing of interrupts with 1, 2, 4 and 8 CPUs",
         run: boot::smp_1_to_8,
+    },
+    Case {
+        name: "life_mngr_guest_asks",
+        on: QEMU,
+        catches: "a User VM's request to switch all off that does not arrive, or ends less",
+        run: life::requested_by_guest,
+    },
+    Case {
+        name: "life_mngr_guests_first",
+        on: QEMU,
+        catches: "poweroff of the Service VM that does not ask the life-cycle managers first",
+        run: life::guests_first,
     },
     Case {
         name: "micro_instructions",
