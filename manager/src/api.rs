@@ -1,6 +1,8 @@
 //! The daemon's HTTP interface on its Unix socket; `openapi.json` describes it.
 
 use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -9,19 +11,20 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router};
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use serde::Deserialize;
 
 use crate::adoption::started;
 use crate::daemon::{Problem, Shared};
 use crate::definition::DefinitionError;
 use crate::dm;
+use crate::tail::Tail;
 use crate::view::{NewVm, Refused, Stats, VmState, VmView};
 
 /// The description, for clients and for a test.
 pub const OPENAPI: &str = include_str!("../openapi.json");
-/// As much of the end of a log is shown.
-const LOG_SHOWN: u64 = 64 << 10;
+/// How often it is looked whether a log has grown.
+const LOG_LOOK: Duration = Duration::from_millis(200);
 /// Clock ticks of `/proc` a second, which Linux has fixed for programs.
 const TICK_MS: u64 = 10;
 
@@ -257,27 +260,49 @@ fn usage(stat: &str) -> (u64, u64) {
     (ticks.saturating_mul(TICK_MS), number(17))
 }
 
-async fn log(State(shared): State<Shared>, Path(name): Path<String>) -> Result<Response, Error> {
+#[derive(Deserialize)]
+struct LogQuery {
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn log(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    query: Result<Query<LogQuery>, QueryRejection>,
+) -> Result<Response, Error> {
+    let Query(LogQuery { follow }) = query?;
     let path = {
         let mut daemon = shared.lock();
         daemon.view(&name)?;
         daemon.settings.log(&name)
     };
-    match end_of(&path) {
-        Ok(bytes) => Ok(([(header::CONTENT_TYPE, "text/plain")], bytes).into_response()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(().into_response()),
-        Err(source) => Err(Problem::File { path, source }.into()),
-    }
+    let mut tail = Tail::new(path.clone());
+    let begin = tail.read();
+    let begin = begin.map_err(|source| Problem::File { path, source })?;
+    let body = if follow {
+        Body::from_stream(following(tail, begin))
+    } else {
+        Body::from(begin)
+    };
+    Ok(([(header::CONTENT_TYPE, "text/plain")], body).into_response())
 }
 
-fn end_of(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG_SHOWN)))?;
-    let mut bytes = Vec::new();
-    file.take(LOG_SHOWN).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// What is there, then what is added, for as long as somebody reads.
+fn following(tail: Tail, begin: Vec<u8>) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::unfold((tail, Some(begin)), |(mut tail, begin)| async {
+        if let Some(begin) = begin {
+            return Some((Ok(begin.into()), (tail, None)));
+        }
+        loop {
+            tokio::time::sleep(LOG_LOOK).await;
+            match tail.read() {
+                Ok(more) if more.is_empty() => {}
+                Ok(more) => return Some((Ok(more.into()), (tail, None))),
+                Err(error) => return Some((Err(error), (tail, None))),
+            }
+        }
+    })
 }
 
 #[derive(Deserialize)]

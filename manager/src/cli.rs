@@ -29,6 +29,11 @@ pub struct DaemonArgs {
 /// What `acrnd` can be besides the daemon.
 #[derive(Subcommand, Debug)]
 pub enum Role {
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Runs one VM and notes its exit status; acrnd starts itself so.
     #[command(hide = true)]
     Keep {
@@ -116,6 +121,7 @@ pub enum Command {
         device: String,
     },
     /// Stop the CPUs of a VM.
+    #[command(visible_alias = "suspend")]
     Pause {
         /// The VM.
         name: String,
@@ -145,6 +151,9 @@ pub enum Command {
     Logs {
         /// The VM.
         name: String,
+        /// Stay, and show what is printed.
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Print a completion script for a shell.
     Completion {

@@ -12,6 +12,7 @@ use crate::cli::{Command, ControlArgs};
 use crate::client::{self, ClientError, escaped};
 use crate::console::{self, ConsoleError};
 use crate::events::Event;
+use crate::script;
 use crate::view::{NewVm, Stats, VmState, VmView};
 
 /// How often a stop is looked after.
@@ -101,7 +102,7 @@ pub async fn run(args: ControlArgs) -> Done {
         Command::Console { name } => control.console(&name).await,
         Command::Stats { name } => control.stats(&name).await,
         Command::Events { follow } => control.events(follow).await,
-        Command::Logs { name } => control.logs(&name).await,
+        Command::Logs { name, follow } => control.logs(&name, follow).await,
         Command::Completion { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut ControlArgs::command(), "acrnctl", &mut text);
@@ -151,10 +152,9 @@ impl Control {
     }
 
     async fn add(&self, file: &Path, name: Option<String>, words: Vec<String>) -> Done {
-        let name = match name {
-            Some(name) => name,
-            None => stem(file).ok_or_else(|| ControlError::Nameless(file.to_owned()))?,
-        };
+        let name = name
+            .or_else(|| name_of(file, &words))
+            .ok_or_else(|| ControlError::Nameless(file.to_owned()))?;
         let definition = definition_of(file, words)?;
         let body = serde_json::to_vec(&NewVm { name, definition })?;
         let answer = self.body("POST", "/v1/vms", body).await?;
@@ -218,13 +218,28 @@ impl Control {
         self.show(&stats, figures)
     }
 
-    async fn logs(&self, name: &str) -> Done {
-        let target = format!("{}/log", vm(name));
-        let text = self.body("GET", &target, Vec::new()).await?;
-        if self.json {
-            return self.show(&String::from_utf8_lossy(&text), |text| text.to_string());
+    async fn logs(&self, name: &str, follow: bool) -> Done {
+        if !follow {
+            let target = format!("{}/log", vm(name));
+            let text = self.body("GET", &target, Vec::new()).await?;
+            return self.show_log(&text);
         }
-        print(&text)
+        let target = format!("{}/log?follow=true", vm(name));
+        let response = client::send(&self.socket, "GET", &target, Vec::new()).await?;
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| ClientError::Broken(error.to_string()))?;
+            self.show_log(frame.data_ref().map_or(&[][..], |data| data))?;
+        }
+        Ok(())
+    }
+
+    /// Prints a part of a log: as it is, or as a JSON string.
+    fn show_log(&self, text: &[u8]) -> Done {
+        if self.json {
+            return self.show(&String::from_utf8_lossy(text), |text| text.to_string());
+        }
+        print(text)
     }
 
     async fn events(&self, follow: bool) -> Done {
@@ -258,8 +273,17 @@ fn print(text: &[u8]) -> Done {
     }
 }
 
-fn stem(file: &Path) -> Option<String> {
-    file.file_stem()?.to_str().map(str::to_owned)
+/// The name that a script gives its VM, or else that of the file.
+fn name_of(file: &Path, words: &[String]) -> Option<String> {
+    let script = std::fs::read(file).ok().filter(|_| !is_definition(file));
+    let text = script.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    text.and_then(|text| script::vm_name(&text, words))
+        .or_else(|| file.file_stem()?.to_str().map(str::to_owned))
+}
+
+fn is_definition(file: &Path) -> bool {
+    file.extension()
+        .is_some_and(|extension| extension == "toml")
 }
 
 /// The text of a definition: that of the file, or one for a script.
@@ -268,10 +292,7 @@ fn definition_of(file: &Path, words: Vec<String>) -> Result<String, ControlError
         path: file.to_owned(),
         source,
     };
-    if file
-        .extension()
-        .is_some_and(|extension| extension == "toml")
-    {
+    if is_definition(file) {
         if !words.is_empty() {
             return Err(ControlError::Words(file.to_owned()));
         }

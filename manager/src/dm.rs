@@ -89,10 +89,19 @@ pub async fn command(
         .await
         .map_err(|_| DmError::Silent(format!("no word for {} s", PATIENCE.as_secs())))?
         .map_err(|error| DmError::Silent(error.to_string()))?;
+    judge(&answer)?;
+    Ok(answer)
+}
+
+/// Takes an answer for yes or no.
+///
+/// # Errors
+/// It is no, or not understood.
+pub fn judge(answer: &str) -> Result<(), DmError> {
     let ack: Ack =
-        serde_json::from_str(&answer).map_err(|error| DmError::Silent(error.to_string()))?;
+        serde_json::from_str(answer).map_err(|error| DmError::Silent(error.to_string()))?;
     if ack.ack == 0 {
-        Ok(answer)
+        Ok(())
     } else {
         Err(DmError::Refused(ack.error))
     }
@@ -112,8 +121,17 @@ async fn exchange(socket: &Path, request: &str) -> std::io::Result<String> {
 /// # Errors
 /// As for [`command`].
 pub async fn status(directory: &Path, group: i32) -> Result<Status, DmError> {
-    let answer = command(directory, group, "status", "").await?;
-    serde_json::from_str(&answer).map_err(|error| DmError::Silent(error.to_string()))
+    Status::parse(&command(directory, group, "status", "").await?)
+}
+
+impl Status {
+    /// Reads the answer to `status`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(answer: &str) -> Result<Self, DmError> {
+        serde_json::from_str(answer).map_err(|error| DmError::Silent(error.to_string()))
+    }
 }
 
 #[cfg(test)]

@@ -267,6 +267,11 @@ fn commands_reach_the_device_model_by_its_process_group() {
             r#""command":"status""#,
             r#"{"ack":0,"huge_pages":true,"memory":1,"name":"x","pid":1,"state":"paused","vcpus":2,"vmid":1}"#,
         ),
+        (r#""command":"pause""#, r#"{"ack":0}"#),
+        (
+            r#""command":"status""#,
+            r#"{"ack":0,"huge_pages":true,"memory":1,"name":"x","pid":1,"state":"paused","vcpus":2,"vmid":1}"#,
+        ),
         (
             r#""device":"6,/srv/disk""#,
             r#"{"ack":-1,"error":"slot 6 has a medium"}"#,
@@ -283,6 +288,7 @@ fn commands_reach_the_device_model_by_its_process_group() {
         }
     });
     assert_eq!(place.check(&["pause", "vm1"]), "vm1 paused\n");
+    assert_eq!(place.check(&["suspend", "vm1"]), "vm1 paused\n");
     let refused = place.fail(&["blkrescan", "vm1", "6,/srv/disk"], 5);
     assert!(refused.contains("slot 6 has a medium"), "{refused}");
     dm.join().unwrap();
@@ -296,6 +302,11 @@ fn scripts_and_definitions_are_added_and_deleted() {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let script = script.to_str().unwrap();
     place.check(&["add", "--name", "vm5", script, "--words"]);
+    let named = place.path("named.sh");
+    fs::write(&named, "vm_name=rt$1\nacrn-dm -m 1G $vm_name\n").unwrap();
+    let added = place.check(&["add", named.to_str().unwrap(), "7"]);
+    assert_eq!(added, "rt7 stopped\n");
+    place.check(&["del", "rt7"]);
     assert!(
         place
             .fail(&["add", "--name", "vm5", script], 5)
@@ -360,6 +371,38 @@ fn events_are_streamed_as_they_happen() {
     );
     follower.kill().unwrap();
     follower.wait().unwrap();
+}
+
+#[test]
+fn a_log_is_followed_as_it_grows() {
+    let place = Place::new(&[("vm1", "")]);
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_acrnctl"));
+    follower.arg("--socket").arg(place.path("run/acrnd.sock"));
+    follower.args(["logs", "--follow", "vm1"]);
+    let mut follower = follower.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    place.check(&["start", "vm1"]);
+    assert_eq!(lines.next().unwrap().unwrap(), "vm1 runs");
+    let log = fs::OpenOptions::new()
+        .append(true)
+        .open(place.path("logs/vm1.log"));
+    writeln!(log.unwrap(), "and goes on").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "and goes on");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[test]
+fn every_program_prints_completions() {
+    for program in [
+        env!("CARGO_BIN_EXE_acrnctl"),
+        env!("CARGO_BIN_EXE_acrnd"),
+        env!("CARGO_BIN_EXE_life_mngr"),
+    ] {
+        let output = Command::new(program).args(["completion", "bash"]).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(text.contains("complete -F"), "{program}: {text}");
+    }
 }
 
 #[test]

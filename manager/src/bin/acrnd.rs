@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use acrn_manager::cli::{DaemonArgs, Role};
 use acrn_manager::daemon::{Settings, Shared};
 use acrn_manager::{api, keeper, notify};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +24,11 @@ fn main() -> ExitCode {
             program,
             words,
         }) => keeper::keep(&directory, &program, &words),
+        Some(Role::Completion { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut DaemonArgs::command(), "acrnd", &mut text);
+            io::stdout().write_all(&text)
+        }
         None => serve(Settings {
             definitions: args.definitions,
             run: args.run,

@@ -13,6 +13,7 @@ mod calls;
 mod config;
 mod controllers;
 mod decoder;
+mod manager;
 mod memory;
 mod paging;
 mod pci;
@@ -129,6 +130,26 @@ pub const TARGETS: &[Target] = &[
         name: "board",
         run: config::board,
         seeds: config::board_seeds,
+    },
+    Target {
+        name: "definition",
+        run: manager::definition,
+        seeds: manager::definition_seeds,
+    },
+    Target {
+        name: "manager_json",
+        run: manager::manager_json,
+        seeds: manager::manager_json_seeds,
+    },
+    Target {
+        name: "launch_script",
+        run: manager::launch_script,
+        seeds: manager::launch_script_seeds,
+    },
+    Target {
+        name: "life_cycle",
+        run: manager::life_cycle,
+        seeds: manager::life_cycle_seeds,
     },
 ];
 

@@ -114,7 +114,7 @@ macro_rules! targets {
 
 targets! {
     decoder paging task multiboot bzimage cmdline acpi hypercalls pci lapic ioapic pic uart memory
-    schedule shell config scenario board
+    schedule shell config scenario board definition manager_json launch_script life_cycle
 }
 
 #[test]
