@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 
+use acrn_config::allocate::Plan;
 use acrn_config::presets::{PRESETS, QEMU_BOARD, preset};
-use acrn_config::{BoardFile, Finding, ScenarioFile, build};
+use acrn_config::{Board, BoardFile, Finding, Scenario, ScenarioFile, build, plan};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::layout::Layout;
@@ -41,6 +42,17 @@ pub fn of_text(layout: &Layout, name: &str, text: &str) -> Result<PathBuf> {
         anyhow!("{}", lines.join("\n"))
     })?;
     file(layout, name, &built.blob)
+}
+
+/// The emulator's board, a preset for it, and what is decided for that.
+///
+/// # Errors
+/// There is no such preset, or it is not valid.
+pub fn planned(name: &str) -> Result<(Board, Scenario, Plan)> {
+    let preset = preset(name).with_context(|| format!("there is no scenario {name:?}"))?;
+    let (board, scenario) = (board()?, ScenarioFile::parse(name, preset.scenario)?);
+    let (plan, _) = plan(&board, &scenario).map_err(|findings| anyhow!("{findings:?}"))?;
+    Ok((board.model, scenario.model, plan))
 }
 
 /// Writes bytes that are passed as a configuration.

@@ -5,7 +5,8 @@
 //! into structures that are declared once, in [`scenario`] and [`board`], together with everything that
 //! people should know about each element; [`validate`] judges them by its rules; [`allocate`] decides what
 //! they leave open; [`build`] encodes the result with `acrn-config-blob`, whose types the hypervisor reads.
-//! [`migrate`] brings older files up to date, [`diff`] compares, [`presets`] has files to begin with.
+//! [`launch`] writes how
+//! post-launched VMs are started. [`migrate`] brings older files up to date, [`diff`] compares, [`presets`] has files to begin with.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod diff;
 mod file;
 pub mod finding;
+pub mod launch;
 pub mod migrate;
 pub mod model;
 mod parse;

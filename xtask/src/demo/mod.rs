@@ -16,7 +16,7 @@ use crate::machine::{Boot, Disk, DiskBus, Emulator, Machine, NetModel};
 use crate::session::{ESCAPE_KEYS, Session};
 use crate::{bochs, bridge, grub, scenario, setup, stock};
 
-pub use script::{guest_session, process, runs, to_user_vm, wait_for_user_end};
+pub use script::{guest_session, launch_log, process, runs, to_user_vm, wait_for_user_end};
 pub use stages::Stages;
 
 /// What the machine's firmware is.

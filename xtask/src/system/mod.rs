@@ -4,6 +4,7 @@
 mod boot;
 mod devices;
 mod dma;
+mod launch;
 mod life;
 mod micro;
 mod report;
@@ -108,6 +109,12 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "CPU start-up and routing of interrupts with 1, 2, 4 and 8 CPUs",
         run: boot::smp_1_to_8,
+    },
+    Case {
+        name: "launch_generated",
+        on: QEMU,
+        catches: "a launch script of acrn-config that starts no VM, or leaves something behind",
+        run: launch::generated_script,
     },
     Case {
         name: "life_mngr_guest_asks",

@@ -80,6 +80,23 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE", default_value = "acrn.cfg")]
         output: PathBuf,
     },
+    /// Write a launch script and a definition for acrnd for each post-launched VM.
+    Launch {
+        /// The files.
+        #[command(flatten)]
+        files: Files,
+        /// Where to write them.
+        #[arg(short, long, value_name = "DIRECTORY", default_value = ".")]
+        directory: PathBuf,
+        /// Directory of the Service VM in which the scripts will be.
+        #[arg(long, value_name = "DIRECTORY", default_value = "/opt/acrn")]
+        installed_in: String,
+    },
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Show everything in a configuration.
     Inspect {
         /// What "build" wrote.

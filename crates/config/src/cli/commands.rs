@@ -175,6 +175,49 @@ pub(super) fn build(files: &Files, output: &Path) -> Result<Output, Error> {
     Ok(result)
 }
 
+pub(super) fn launch(files: &Files, directory: &Path, installed_in: &str) -> Result<Output, Error> {
+    let (board, scenario) = load(files)?;
+    let (plan, findings) = match crate::plan(&board, &scenario) {
+        Ok(planned) => planned,
+        Err(findings) => return Ok(judged(&findings)),
+    };
+    let all = crate::launch::launch(&board.model, &scenario.model, &plan, installed_in)?;
+    let mut paths = Vec::new();
+    for vm in &all {
+        let script = directory.join(vm.script_name());
+        write(&script, vm.script.as_bytes())?;
+        make_executable(&script)?;
+        let definition = directory.join(vm.definition_name());
+        write(&definition, vm.definition.as_bytes())?;
+        paths.extend([script, definition].map(|path| path.display().to_string()));
+    }
+    let text = paths.iter().map(|path| format!("{path}\n")).collect();
+    let mut output = judged(&findings);
+    output.json["files"] = json!(paths);
+    Ok(Output { text, ..output })
+}
+
+fn make_executable(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(|source| Error::Io {
+        file: path.display().to_string(),
+        source,
+    })
+}
+
+pub(super) fn completion(shell: clap_complete::Shell) -> Output {
+    let mut script = Vec::new();
+    let mut command = <super::args::Args as clap::CommandFactory>::command();
+    clap_complete::generate(shell, &mut command, "acrn-config", &mut script);
+    let text = String::from_utf8_lossy(&script).into_owned();
+    Output {
+        json: json!({ "script": text }),
+        text,
+        ok: true,
+        ..Output::default()
+    }
+}
+
 pub(super) fn inspect(path: &Path) -> Result<Output, Error> {
     let bytes = read(path)?;
     let tree = Tree::of_config(&parse(path, &bytes)?);

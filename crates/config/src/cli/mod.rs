@@ -65,6 +65,12 @@ pub fn run(command: &Command) -> Output {
         } => commands::migrate(scenario, launch.as_deref(), output.as_deref()),
         Command::Allocate { files } => commands::allocate(files),
         Command::Build { files, output } => commands::build(files, output),
+        Command::Launch {
+            files,
+            directory,
+            installed_in,
+        } => commands::launch(files, directory, installed_in),
+        Command::Completion { shell } => Ok(commands::completion(*shell)),
         Command::Inspect { config } => commands::inspect(config),
         Command::Diff { first, second } => commands::diff(first, second),
         Command::Preset { name, directory } => commands::preset(name.as_deref(), directory),
@@ -94,6 +100,9 @@ pub enum Error {
         /// Why.
         source: Box<acrn_config_blob::Error>,
     },
+    /// A VM cannot be started by a script.
+    #[error(transparent)]
+    Launch(#[from] crate::launch::LaunchError),
     /// There is no such preset.
     #[error("there is no preset {0}; acrn-config preset lists them")]
     NoPreset(String),
