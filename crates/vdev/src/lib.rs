@@ -14,9 +14,12 @@
 //! | [`interrupt`] | destinations and delivery modes that all interrupt sources share |
 //! | [`lapic`] | local APIC in xAPIC and x2APIC mode, with its timer |
 //! | [`ioapic`] | I/O APIC |
+//! | [`ivshmem`] | registers of shared memory between VMs |
 //! | [`pic`] | pair of 8259A interrupt controllers |
-//! | [`pci`] | configuration mechanisms, pass-through functions with MSI and MSI-X |
+//! | [`pci`] | configuration mechanisms, pass-through and virtual functions with MSI and MSI-X |
 //! | [`rtc`] | real-time clock and CMOS memory |
+//! | [`serial_card`] | a serial port on a PCI card |
+//! | [`serial_link`] | a serial line between two VMs |
 //! | [`uart`] | 16550A serial port |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -24,8 +27,11 @@
 pub mod counters;
 pub mod interrupt;
 pub mod ioapic;
+pub mod ivshmem;
 pub mod lapic;
 pub mod pci;
 pub mod pic;
 pub mod rtc;
+pub mod serial_card;
+pub mod serial_link;
 pub mod uart;

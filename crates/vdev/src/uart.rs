@@ -47,6 +47,7 @@ const FCR_CLEAR_TX: u8 = 4;
 
 const LCR_DLAB: u8 = 0x80;
 
+const MCR_DTR_RTS: u8 = 3;
 const MCR_OUT2: u8 = 8;
 const MCR_LOOP: u8 = 0x10;
 const MCR_WRITABLE: u8 = 0x1f;
@@ -323,6 +324,11 @@ impl<const TX: usize> VUart<TX> {
     /// Whether `receive` would take a character.
     pub fn can_receive(&self) -> bool {
         self.mcr & MCR_LOOP == 0 && self.rx.len < RX_SIZE
+    }
+
+    /// Whether the guest says that it takes characters: DTR or RTS is on.
+    pub fn is_open(&self) -> bool {
+        self.mcr & MCR_DTR_RTS != 0
     }
 
     /// The next character that the guest sent.

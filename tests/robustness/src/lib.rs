@@ -13,6 +13,7 @@ mod calls;
 mod config;
 mod controllers;
 mod decoder;
+mod inter_vm;
 mod manager;
 mod memory;
 mod paging;
@@ -99,6 +100,16 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "uart",
         run: controllers::uart,
+        seeds: none,
+    },
+    Target {
+        name: "serial_line",
+        run: inter_vm::line,
+        seeds: none,
+    },
+    Target {
+        name: "virtual_function",
+        run: inter_vm::function,
         seeds: none,
     },
     Target {

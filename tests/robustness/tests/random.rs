@@ -113,8 +113,8 @@ macro_rules! targets {
 }
 
 targets! {
-    decoder paging task multiboot bzimage cmdline acpi hypercalls pci lapic ioapic pic uart memory
-    schedule shell config scenario board definition manager_json launch_script life_cycle
+    decoder paging task multiboot bzimage cmdline acpi hypercalls pci lapic ioapic pic uart memory serial_line
+    virtual_function schedule shell config scenario board definition manager_json launch_script life_cycle
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! ([`EcamWindow`]) and becomes a [`ConfigAccess`]. A function that a VM owns is a [`Function`]:
 //! most registers go to the hardware, while message-signalled interrupts are shadowed, so that
 //! the guest programs its own vectors and the hypervisor the physical ones. The physical side is
-//! any [`ConfigSpace`].
+//! any [`ConfigSpace`]. A function that only exists here is a [`VirtualFunction`].
 
 mod access;
 mod bar;
@@ -14,6 +14,7 @@ mod message;
 mod msi;
 mod msix;
 mod scan;
+mod virtual_function;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use message::MsiMessage;
 pub use msi::Msi;
 pub use msix::{Msix, MsixEntry, MsixTable};
 pub use scan::{Capabilities, enumerate};
+pub use virtual_function::{Identity, MAX_VECTORS, TABLE_BAR_SIZE, VirtualFunction};
 
 /// Bytes of one function's configuration space, PCI Express.
 pub const CONFIG_SIZE: u16 = 4096;

@@ -1,0 +1,4 @@
+//! See `virtual_function` in `acrn_robustness::TARGETS`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| acrn_fuzz::run("virtual_function", data));
