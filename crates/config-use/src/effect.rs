@@ -7,6 +7,7 @@ use crate::Setup;
 use acrn_abi::vm_flags::VmFlags;
 use acrn_config_blob::{
     Config, ConsoleKind, DeviceKind, Features, LoadOrder, PerformancePolicy, Restart, Vm, VmKind,
+    Vuart, VuartKind,
 };
 use core::fmt::Arguments;
 
@@ -61,8 +62,6 @@ const FLAGS: &[(VmFlags, &str)] = &[
 /// Kinds of PCI devices that VMs do not get, with what they are called.
 const DEVICES: &[(DeviceKind, &str)] = &[
     (DeviceKind::PassThrough, "passed-through PCI devices"),
-    (DeviceKind::SharedMemory, "shared memory (ivshmem)"),
-    (DeviceKind::Vuart, "serial cards (vmcs9900)"),
     (DeviceKind::RootPort, "root ports with precision time"),
 ];
 
@@ -112,12 +111,6 @@ fn options(config: &Config<'_>, uart: bool, say: Say<'_>) {
             options.performance
         ));
     }
-    for region in options.shared_regions.iter() {
-        say(format_args!(
-            "shared memory {}: not supported yet",
-            region.name
-        ));
-    }
     for device in options.hidden_devices.iter() {
         say(format_args!(
             "hidden device {}: not supported yet; the Service VM has it",
@@ -150,8 +143,8 @@ fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
             "classes of service",
         ),
         (
-            vm.vuarts.iter().any(|vuart| vuart.target.is_some()),
-            "serial lines to other VMs",
+            vm.vuarts.iter().any(is_console_card),
+            "a console on a PCI card",
         ),
         (!vm.mmio_devices.is_empty(), "devices without PCI"),
         (!vm.intx_pins.is_empty(), "pins of I/O APICs"),
@@ -168,6 +161,10 @@ fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
     ];
     let asked = parts.iter().filter(|(asked, _)| *asked);
     asked.for_each(|(_, what)| lacks(what));
+}
+
+fn is_console_card(vuart: Vuart) -> bool {
+    vuart.kind == VuartKind::Pci && vuart.target.is_none()
 }
 
 #[cfg(test)]
@@ -197,6 +194,7 @@ mod tests {
         let much = Example {
             features: Features::HYPERV.with(Features::RDT, true),
             cat: true,
+            line: true,
             hidden: true,
             console_vm: 2,
             restart: Restart::Always,

@@ -185,6 +185,15 @@ impl<'a> Setup<'a> {
         (slot > 0).then_some(slot)
     }
 
+    /// The VM of the scenario that has this slot.
+    pub fn vm_in(&self, slot: u16) -> Option<Vm<'a>> {
+        if slot == 0 {
+            return self.service_vm();
+        }
+        let mut vms = self.config()?.vms.iter();
+        vms.find(|vm| self.slot(vm) == Some(slot))
+    }
+
     /// Whether the scenario wants the console of another VM than the Service VM to be shown at first.
     pub(crate) fn other_console(config: &Config<'_>) -> Option<u16> {
         let wanted = config.options.console_vm;
@@ -266,6 +275,9 @@ mod tests {
         assert_eq!(setup.place("USER1"), place);
         assert!(setup.is_reserved(1) && !setup.is_reserved(0) && !setup.is_reserved(2));
         assert_eq!(setup.place("other"), Place::Dynamic);
+        let name = |slot| setup.vm_in(slot).map(|vm| vm.name.as_str().to_owned());
+        let names = [0, 1, 2].map(name);
+        assert_eq!(names, [Some("SERVICE".into()), Some("USER1".into()), None]);
         // Neither the Service VM nor a pre-launched VM is a Device Model's to make.
         assert_eq!(setup.place("SERVICE"), Place::Dynamic);
         assert_eq!(setup.place("SAFETY"), Place::Dynamic);

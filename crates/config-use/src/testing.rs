@@ -4,7 +4,8 @@ use crate::Setup;
 use acrn_abi::{Bdf, Hpa, PcpuId, VmId};
 use acrn_config_blob::{
     Board as Identity, BoardCpu, CacheMask, Config, Features, HiddenDevice, List, LoadOrder,
-    Machine, NO_VM, Options, Restart, Scheduler, Scheduling, Text, Vcpu, Vm, VmKind, Vms, encode,
+    Machine, NO_VM, Options, Restart, Scheduler, Scheduling, Target, Text, Vcpu, Vm, VmKind, Vms,
+    Vuart, encode,
 };
 
 /// A machine with some CPUs, whose APICs have the CPUs' numbers, and without anything else.
@@ -36,6 +37,7 @@ pub(crate) struct Example {
     pub(crate) safety: bool,
     pub(crate) features: Features,
     pub(crate) cat: bool,
+    pub(crate) line: bool,
     pub(crate) hidden: bool,
     pub(crate) console_vm: u16,
     pub(crate) restart: Restart,
@@ -49,6 +51,7 @@ impl Default for Example {
             safety: true,
             features: Features::default(),
             cat: false,
+            line: false,
             hidden: false,
             console_vm: NO_VM,
             restart: Restart::Never,
@@ -84,16 +87,31 @@ pub(crate) fn blob(example: &Example) -> &'static [u8] {
         },
         ..Vm::default()
     };
+    let vuart = |number, target| Vuart {
+        number,
+        target,
+        ..Vuart::default()
+    };
+    let to = |vm| {
+        let vm = VmId(vm);
+        [vuart(0, None), vuart(1, Some(Target { vm, vuart: 1 }))]
+    };
+    let (to_service, to_user) = (to(1), to(2));
+    let serial = |ports| List::new(if example.line { ports } else { &[] }).unwrap();
     let mut vms = Vec::new();
     if example.safety {
         vms.push(vm("SAFETY", LoadOrder::PreLaunched, &own));
     }
     if example.service {
-        vms.push(vm("SERVICE", LoadOrder::Service, &others));
+        vms.push(Vm {
+            vuarts: serial(&to_user),
+            ..vm("SERVICE", LoadOrder::Service, &others)
+        });
     }
     vms.push(Vm {
         restart: example.restart,
         kind: example.kind,
+        vuarts: serial(&to_service),
         ..vm("USER1", LoadOrder::PostLaunched, &others[1..])
     });
     for (index, vm) in vms.iter_mut().enumerate() {

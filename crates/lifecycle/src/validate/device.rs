@@ -1,12 +1,17 @@
 //! Devices that the hypervisor emulates for a User VM, asked for with the call for emulated
-//! devices: vendor 0, device 0, and a `legacy_id`.
+//! devices: by vendor and device if they are on PCI, else by a `legacy_id`.
+//!
+//! On PCI there are the end of a serial line to another VM (9710:9900, the number of the vUART in
+//! `args`) and shared memory (1af4:1110, its name in `args`, its size that of BAR 2), as ACRN has
+//! them: `slot` is the place on the bus, `io_addr` has the BARs as firmware leaves them.
 //!
 //! The serial port behind the shell's `vm_console` ([`Vdev::LEGACY_UART`]): ACRN takes it from the
 //! scenario, upstream Linux has no call for it. The counters of PM timer and HPET
 //! ([`Vdev::LEGACY_COUNTERS`]), whose devices are otherwise the Device Model's.
 
 use acrn_abi::hypercall::{Errno, Vdev};
-use acrn_abi::{Gsi, guest_map};
+use acrn_abi::{Bdf, Gsi, guest_map};
+use arrayvec::ArrayString;
 use core::fmt;
 
 /// Ports of a 16550.
@@ -27,6 +32,38 @@ pub enum Emulated {
     Uart(UartPlace),
     /// The counters, which have one place.
     Counters,
+    /// The end of a serial line, on PCI: that of the vUART with this number.
+    SerialCard(PciPlace, u16),
+    /// Shared memory of so many bytes.
+    SharedMemory(PciPlace, RegionName, u64),
+}
+
+/// Where a PCI function is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PciPlace {
+    /// Its place on the bus.
+    pub bdf: Bdf,
+    /// Vendor and device.
+    pub id: (u16, u16),
+    /// Where its BARs are; a 64-bit one leaves the next empty.
+    pub bars: [u64; 6],
+}
+
+/// Name of a region of shared memory, without what says whose it is.
+pub type RegionName = ArrayString<32>;
+
+/// What a Device Model writes in front of a name for a region of the hypervisor.
+const PREFIX: &str = "hv:/";
+
+/// The name in the arguments of a device, which ends at the first zero.
+fn region_name(args: &[u8]) -> Result<RegionName, BadVdev> {
+    let text = args.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = core::str::from_utf8(text).map_err(|_| BadVdev::Name)?;
+    let name = text.strip_prefix(PREFIX).unwrap_or(text);
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(BadVdev::Name);
+    }
+    RegionName::from(name).map_err(|_| BadVdev::Name)
 }
 
 /// Where a serial port is.
@@ -57,6 +94,10 @@ pub enum BadVdev {
         /// Number of ports.
         count: u32,
     },
+    /// There is no such place on a PCI bus.
+    Slot(u64),
+    /// The name of shared memory is empty, too long, or no text.
+    Name,
     /// The serial port cannot have this line.
     Line(u8),
     /// The counters cannot be there.
@@ -91,6 +132,8 @@ impl fmt::Display for BadVdev {
             Self::Ports { first, count } => {
                 write!(f, "a serial port cannot have {count} ports at {first:#x}")
             }
+            Self::Slot(slot) => write!(f, "{slot:#x} is no place on a PCI bus"),
+            Self::Name => f.write_str("the name of shared memory is no text of 1 to 32 bytes"),
             Self::Line(gsi) => write!(f, "a serial port cannot have line {gsi}"),
             Self::Counters { port, hpet } => {
                 write!(f, "PM timer and HPET cannot be at {port:#x} and {hpet:#x}")
@@ -128,21 +171,76 @@ impl Emulated {
                     Err(BadVdev::Counters { port, hpet })
                 }
             }
-            _ => Err(BadVdev::Unknown {
-                vendor,
-                device,
-                legacy_id,
-            }),
+            _ => match (vendor, device) {
+                guest_map::PCI_UART_ID => {
+                    let [low, high, ..] = vdev.args;
+                    let number = u16::from_le_bytes([low, high]);
+                    Ok(Self::SerialCard(PciPlace::new(vdev)?, number))
+                }
+                guest_map::IVSHMEM_ID => {
+                    let name = region_name(&vdev.args)?;
+                    let size = u64::from(vdev.io_size[2]);
+                    Ok(Self::SharedMemory(PciPlace::new(vdev)?, name, size))
+                }
+                _ => Err(BadVdev::Unknown {
+                    vendor,
+                    device,
+                    legacy_id,
+                }),
+            },
+        }
+    }
+
+    /// Judges what names a device that is to go: on PCI its place and ids are enough.
+    ///
+    /// # Errors
+    /// [`BadVdev`].
+    pub fn to_remove(vdev: &Vdev) -> Result<Removal, BadVdev> {
+        match (vdev.vendor, vdev.device) {
+            guest_map::PCI_UART_ID | guest_map::IVSHMEM_ID => {
+                PciPlace::new(vdev).map(Removal::Function)
+            }
+            _ => Self::new(vdev).map(Removal::Other),
         }
     }
 }
 
+/// A device that is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// What is there on PCI, if it has these ids.
+    Function(PciPlace),
+    /// A device without PCI.
+    Other(Emulated),
+}
+
+impl PciPlace {
+    fn new(vdev: &Vdev) -> Result<Self, BadVdev> {
+        let bdf = u16::try_from(vdev.slot).map_err(|_| BadVdev::Slot(vdev.slot))?;
+        let mut bars = vdev.io_addr.map(u64::from);
+        if (vdev.vendor, vdev.device) == guest_map::IVSHMEM_ID {
+            bars[2] |= core::mem::take(&mut bars[3]) << 32;
+        }
+        Ok(Self {
+            bdf: Bdf(bdf),
+            id: (vdev.vendor, vdev.device),
+            bars,
+        })
+    }
+}
+
 impl UartPlace {
+    /// Whether a serial port can be at these eight ports.
+    pub fn is_possible(first: u16) -> bool {
+        let number = u32::from(first);
+        number % PORTS == 0 && number >= FIRST_PORT && !TAKEN.contains(&first)
+    }
+
     fn new(vdev: &Vdev) -> Result<Self, BadVdev> {
         let (first, count) = (vdev.io_addr[0], vdev.io_size[0]);
         let bad = BadVdev::Ports { first, count };
         let port = u16::try_from(first).map_err(|_| bad)?;
-        if count != PORTS || first % PORTS != 0 || first < FIRST_PORT || TAKEN.contains(&port) {
+        if count != PORTS || !Self::is_possible(port) {
             return Err(bad);
         }
         let line = vdev.args[0];
@@ -222,6 +320,59 @@ mod tests {
                 assert!(matches!(answer, Err(BadVdev::Counters { .. })));
             }
         }
+    }
+
+    fn shared(name: &[u8]) -> Vdev {
+        let mut vdev = uart(0xc000_0000, 0x100, 0);
+        (vdev.vendor, vdev.device) = guest_map::IVSHMEM_ID;
+        vdev.slot = 0x28;
+        vdev.io_addr[1..4].copy_from_slice(&[0xc000_1000, 0x8000_000c, 0x40]);
+        vdev.io_size[2] = 2 << 20;
+        vdev.args[..name.len()].copy_from_slice(name);
+        vdev
+    }
+
+    #[test]
+    fn shared_memory_has_a_place_a_name_and_a_size() {
+        let vdev = shared(b"hv:/shm_region_0");
+        let Ok(Emulated::SharedMemory(place, name, size)) = Emulated::new(&vdev) else {
+            panic!("{:?}", Emulated::new(&vdev));
+        };
+        assert_eq!((name.as_str(), size), ("shm_region_0", 2 << 20));
+        assert_eq!(
+            (place.bdf, place.bars[2]),
+            (Bdf::new(0, 5, 0), 0x40_8000_000c)
+        );
+        assert_eq!(Emulated::to_remove(&vdev), Ok(Removal::Function(place)));
+    }
+
+    #[test]
+    fn names_and_places_that_are_none_are_refused() {
+        for name in [
+            &b""[..],
+            b"hv:/",
+            b"a b",
+            b"\xff",
+            &[b'a'; 40],
+            &[b'a'; 128],
+        ] {
+            assert_eq!(Emulated::new(&shared(name)), Err(BadVdev::Name), "{name:?}");
+        }
+        let mut vdev = shared(b"plain");
+        assert!(Emulated::new(&vdev).is_ok());
+        vdev.slot = 0x1_0000;
+        assert_eq!(Emulated::new(&vdev), Err(BadVdev::Slot(0x1_0000)));
+    }
+
+    #[test]
+    fn a_serial_card_is_that_of_a_vuart() {
+        let mut vdev = uart(0xc000_0000, 0x1000, 3);
+        (vdev.vendor, vdev.device) = guest_map::PCI_UART_ID;
+        let answer = Emulated::new(&vdev);
+        assert!(
+            matches!(answer, Ok(Emulated::SerialCard(_, 3))),
+            "{answer:?}"
+        );
     }
 
     #[test]

@@ -12,6 +12,6 @@ mod registers;
 
 pub use call::{BadCall, Call, PassThrough, VdevChange};
 pub use creation::{BadCreation, Creation};
-pub use device::{BadVdev, Emulated, UartPlace};
+pub use device::{BadVdev, Emulated, PciPlace, RegionName, Removal, UartPlace};
 pub use region::{BadRegion, Change, MAX_REGIONS, Region};
 pub use registers::{BadRegisters, Code, Limits, Segment, Start};
