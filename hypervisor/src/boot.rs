@@ -2,7 +2,9 @@
 
 use crate::arch::{self, apic, cpu, exception, ioapic, paging, smp, tsc, uart};
 use crate::memory::BootMemory;
-use crate::{config, console, iommu, log, memory, pci, percpu, run, service, virt};
+use crate::{
+    config, console, iommu, log, memory, pci, percpu, run, serial, service, shared_memory, virt,
+};
 use acrn_abi::{Hpa, PcpuId};
 use acrn_acpi::Platform;
 use acrn_boot::cmdline::{Options, Uart};
@@ -64,6 +66,10 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     start_processors(platform);
     console::enable_input(platform);
     config::load(&info, &options);
+    if let Some(config) = config::setup().config() {
+        serial::lay(config);
+        shared_memory::reserve(config);
+    }
     memory::open_frame_pool();
     iommu::find(platform);
     start_service_vm(&info, platform);

@@ -144,22 +144,57 @@ pub fn open_frame_pool() {
     FRAMES.lock().open(next, end);
 }
 
-static CLAIMED: Mutex<ArrayVec<(u64, u64), 8>> = Mutex::new(ArrayVec::new_const());
+/// Ranges outside of the pool that the Service VM does not have.
+type Claims = ArrayVec<(u64, u64), 16>;
 
-/// Ranges taken by [`claim`].
-pub fn claimed_low_pages() -> ArrayVec<(u64, u64), 8> {
+static CLAIMED: Mutex<Claims> = Mutex::new(ArrayVec::new_const());
+
+/// Ranges taken by [`claim`] and [`take_shared`].
+pub fn claimed() -> Claims {
     CLAIMED.lock().clone()
 }
 
 /// Marks a range as the hypervisor's (the trampoline).
 pub fn claim(hpa: Hpa, size: u64) -> bool {
+    claim_for(hpa, size, Owner::Hypervisor)
+}
+
+fn claim_for(hpa: Hpa, size: u64, owner: Owner) -> bool {
     if CLAIMED.lock().try_push((hpa.get(), size)).is_err() {
         return false;
     }
     OWNERS
         .lock()
         .as_mut()
-        .is_some_and(|owners| owners.set_range(hpa, size, Owner::Hypervisor).is_ok())
+        .is_some_and(|owners| owners.set_range(hpa, size, owner).is_ok())
+}
+
+/// Takes zeroed memory for a region that VMs share, for ever. Boot only, before the Service VM is
+/// made. `None` when there is none in one piece.
+pub fn take_shared(region: u8, size: u64) -> Option<Hpa> {
+    let start = {
+        let mut guard = HOST_MAP.lock();
+        let map = guard.as_mut()?;
+        let align = size.min(2 << 20);
+        let start = map.find_free(size, align, Hpa(1 << 20), Hpa(top()), Side::Highest)?;
+        map.set(start, size, MemoryKind::Reserved).ok()?;
+        start
+    };
+    if !claim_for(start, size, Owner::Shared(region)) {
+        return None;
+    }
+    let pages = (0..size).step_by(PAGE_SIZE as usize);
+    for offset in pages {
+        write_guest(Hpa(start.get() + offset), &[0; PAGE_SIZE as usize]);
+    }
+    Some(start)
+}
+
+/// Whether a page belongs to a region that VMs share.
+pub fn is_shared(hpa: Hpa) -> bool {
+    let guard = OWNERS.lock();
+    let owner = guard.as_ref().and_then(|owners| owners.owner(hpa));
+    matches!(owner, Some(Owner::Shared(_)))
 }
 
 /// Whether `address` lies in the hypervisor's image or pool.

@@ -5,7 +5,7 @@ use crate::memory::{self, BootMemory};
 use crate::vcpu::Wait;
 use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig, gpr};
 use crate::vm::{self, Vm};
-use crate::{config, console, device_memory, exit, iommu, lifecycle, pci, percpu};
+use crate::{config, console, device_memory, exit, inter_vm, iommu, lifecycle, pci, percpu};
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, module_tag};
 use acrn_acpi::Platform;
 use acrn_boot::bzimage::{self, Initrd, KernelImage, LoadPlan, Search};
@@ -72,13 +72,14 @@ pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     vm.describe(name.as_bytes(), true, 0);
     let os = Os::find(info, wanted.as_ref())?;
     let table = map_everything()?;
+    // Which ports are the VM's own depends on its devices.
+    add_devices(vm, platform);
     let config = VirtConfig {
         nested_root: table.root_pointer(),
         io_bitmap: lifecycle::service_io_bitmap(),
         msr_bitmap: lifecycle::msr_bitmap(),
     };
     *vm.nested.lock() = Some(table);
-    add_devices(vm, platform);
     add_vcpus(vm, &config)?;
     load(vm, info, &os)?;
     iommu::confine(vm, platform);
@@ -124,7 +125,7 @@ fn map_everything() -> Result<NestedTable, Error> {
     for controller in ioapic::controllers() {
         hide(controller.base, PAGE_SIZE)?;
     }
-    for (start, size) in memory::claimed_low_pages() {
+    for (start, size) in memory::claimed() {
         hide(start, size)?;
     }
     if !pci::exclude_mediated(&mut table, Gpa(0), top) {
@@ -143,9 +144,17 @@ fn add_devices(vm: &Vm, platform: &Platform) {
     drop(list);
     vm.connect_pic(|gsi| platform.madt.isa_irq(gsi));
     let (port, gsi) = console::service_uart_line(platform);
-    let mut uart = vm.uart.lock();
-    uart.port = port;
-    uart.gsi = gsi;
+    {
+        let mut uart = vm.uart.lock();
+        uart.port = port;
+        uart.gsi = gsi;
+    }
+    if let Some(described) = config::setup().service_vm() {
+        let place = |wanted| pci::free_place(vm, wanted);
+        inter_vm::furnish(vm, &described, place, |irq| {
+            platform.madt.isa(irq as u8).gsi
+        });
+    }
 }
 
 /// One vCPU on each CPU that it has, with the APIC id that the firmware's tables name.

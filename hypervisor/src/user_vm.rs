@@ -11,7 +11,7 @@ use crate::memory::{self, OWNERS};
 use crate::vcpu::{Vcpu, Wait};
 use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig};
 use crate::vm::{self, USER_IOAPIC_PINS, Vm};
-use crate::{config, console, lifecycle, log};
+use crate::{config, console, inter_vm, lifecycle, log, virtual_pci};
 use acrn_abi::hypercall::Errno;
 use acrn_abi::ioreq::{IoRequest, SLOT_SIZE, SLOTS};
 use acrn_abi::{Gpa, Gsi, Hpa, guest_map};
@@ -97,6 +97,9 @@ fn assemble(vm: &'static Vm, creation: &Creation, share: Params) -> Result<(), R
         let device = VIoApic::new(0, Gsi(0), USER_IOAPIC_PINS);
         let _ = ioapics.try_push((guest_map::IOAPIC_BASE, device));
     }
+    if let Some(described) = config::setup().vm_in(vm.id.0) {
+        inter_vm::furnish(vm, &described, Some, Gsi);
+    }
     for (vcpu, cpu) in vm.vcpus.iter().zip(creation.cpus()) {
         let full = Refusal::new(Errno::ENOSPC, "a CPU has no room for another vCPU");
         lifecycle::prepare_vcpu(vcpu, &config, cpu, vcpu.id.0.into(), share).ok_or(full)?;
@@ -150,6 +153,8 @@ pub fn dismantle(vm: &'static Vm) {
     if let Some(owners) = OWNERS.lock().as_mut() {
         owners.give_back_all(vm.id);
     }
+    vm.ports.clear();
+    virtual_pci::clear(vm);
     vm.reset_devices();
     vm.ioapics.lock().clear();
     vm.uart.lock().port = 0;
@@ -172,6 +177,8 @@ pub fn reset(vm: &'static Vm) {
         lifecycle::reset_vcpu(vcpu, local, vcpu.id.0.into());
     }
     vm.reset_devices();
+    vm.ports.reset();
+    virtual_pci::reset(vm);
     // The IOAPIC keeps what its sources say, and this source has fallen silent.
     vm.refresh_uart_line();
     let page = vm.ioreq_page.load(Ordering::Acquire);

@@ -5,8 +5,10 @@
 
 use crate::exit::hypercall::Batch;
 use crate::memory;
+use crate::serial::Ports;
 use crate::vcpu::{Vcpu, request};
 use crate::virt::NestedTable;
+use crate::virtual_pci::Functions;
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId};
 use acrn_lifecycle::{Severity, Standing, VmState};
 use acrn_memory::Access;
@@ -28,6 +30,10 @@ pub const MAX_VMS: usize = 8;
 pub const MAX_VCPUS: usize = 16;
 /// Pins of a User VM's IOAPIC.
 pub const USER_IOAPIC_PINS: u8 = 48;
+/// Lines that several devices of the hypervisor may share.
+const SHARED_LINES: usize = 64;
+/// The console's number among the sources of a line.
+pub const CONSOLE_SOURCE: u8 = 0;
 
 /// A virtual UART and where the guest sees it.
 pub struct ConsoleUart {
@@ -67,6 +73,12 @@ pub struct Vm {
     pic: Mutex<VPic>,
     pic_inputs: PicInputs,
     pic_output: AtomicBool,
+    /// For each line, which devices of the hypervisor assert it: a bit for each.
+    asserted: Mutex<[u32; SHARED_LINES]>,
+    /// Its ends of serial lines to other VMs, at ports.
+    pub ports: Ports,
+    /// PCI functions that the hypervisor has put on its bus.
+    pub functions: Functions,
     /// UART of the hypervisor's console.
     pub uart: Mutex<ConsoleUart>,
     /// Counters of devices that are otherwise the Device Model's.
@@ -198,6 +210,9 @@ impl Vm {
             pic: Mutex::new(VPic::new()),
             pic_inputs: PicInputs::new(),
             pic_output: AtomicBool::new(false),
+            asserted: Mutex::new([0; SHARED_LINES]),
+            ports: Ports::new(),
+            functions: Functions::new(),
             uart: Mutex::new(ConsoleUart {
                 port: 0,
                 gsi: Gsi(0),
@@ -475,6 +490,18 @@ impl Vm {
         }
     }
 
+    /// One of the devices that share a line asserts it or does not.
+    pub fn set_shared_line(&self, gsi: Gsi, source: u8, asserted: bool) {
+        let mut lines = self.asserted.lock();
+        let Some(by) = lines.get_mut(gsi.0 as usize) else {
+            return;
+        };
+        let bit = 1u32.checked_shl(source.into()).unwrap_or(0);
+        *by = if asserted { *by | bit } else { *by & !bit };
+        // With the lock, so that nobody undoes a newer level with an older one.
+        self.set_line(gsi, *by != 0);
+    }
+
     /// A short pulse on an interrupt line.
     pub fn pulse_line(&self, gsi: Gsi) {
         self.with_pin(gsi, |ioapic, pin| ioapic.pulse(pin));
@@ -545,7 +572,7 @@ impl Vm {
         // would see its own, newer level undone, and the guest would miss an interrupt for good.
         let uart = self.uart.lock();
         if uart.port != 0 {
-            self.set_line(uart.gsi, uart.device.irq());
+            self.set_shared_line(uart.gsi, CONSOLE_SOURCE, uart.device.irq());
         }
     }
 
@@ -556,6 +583,7 @@ impl Vm {
         for (_, ioapic) in self.ioapics.lock().iter_mut() {
             ioapic.reset();
         }
+        *self.asserted.lock() = [0; SHARED_LINES];
         self.uart.lock().device = VUart::new();
         if let Some(counters) = self.counters.lock().as_mut() {
             counters.reset();

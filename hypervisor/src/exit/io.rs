@@ -5,10 +5,11 @@ use crate::arch::cpu;
 use crate::vcpu::{Local, Vcpu};
 use crate::virt::{IoExit, gpr};
 use crate::vm::Vm;
-use crate::{pci, power};
+use crate::{pci, power, serial, virtual_pci};
 use acrn_abi::{Gpa, Gva, PAGE_SIZE, guest_map};
 use acrn_emulate::StringIo;
 use acrn_emulate::paging::{Access, WalkError};
+use acrn_vdev::pci::ConfigAddress;
 
 /// Answer to a port access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +80,13 @@ fn access(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) -> Answe
             None => vm.read_pic(port).into(),
         }),
         _ if uart_owns(vcpu, port) => Answer::Done(uart(vcpu, port, size, write)),
+        _ if let Some((end, register)) = vm.ports.at(port) => {
+            let value = serial::access(end, register, size, write.map(u64::from));
+            Answer::Done(value as u32)
+        }
         _ if vm.is_service() => service_port(vcpu, port, size, write),
         0xcf8 => Answer::Done(config_address(vm, size, write)),
-        0xcfc..=0xcff if !ioreq::config_enabled(vm) => Answer::Done(all_ones(size)),
+        0xcfc..=0xcff => config_data(vcpu, port, size, write),
         guest_map::PORT_PM_TIMER if size == 4 && write.is_none() => pm_timer(vm),
         _ => Answer::Forward,
     }
@@ -144,6 +149,21 @@ fn config_address(vm: &Vm, size: u8, write: Option<u32>) -> u32 {
         *address = value;
     }
     *address
+}
+
+/// The PCI data port of a User VM: some functions are the hypervisor's, the others those of the Device
+/// Model.
+fn config_data(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> Answer {
+    let vm = vcpu.vm();
+    if !ioreq::config_enabled(vm) {
+        return Answer::Done(all_ones(size));
+    }
+    let mut address = ConfigAddress::new();
+    address.set(*vm.config_address.lock());
+    let answer = address
+        .decode(port, size)
+        .and_then(|access| virtual_pci::config_access(vcpu, access, write));
+    answer.map_or(Answer::Forward, Answer::Done)
 }
 
 /// Ports of the Service VM that are not simply the machine's.

@@ -6,12 +6,13 @@ use super::ioreq::{self, PendingIo};
 use super::{Next, fetch, general_protection, io};
 use crate::vcpu::{Local, Vcpu, guest_tsc};
 use crate::virt::NestedFault;
-use crate::{device_memory, irq, lifecycle, pci};
+use crate::{device_memory, irq, lifecycle, pci, virtual_pci};
 use acrn_abi::{Gpa, Gva, guest_map};
 use acrn_emulate::paging::Access;
 use acrn_emulate::{Emulation, Instruction, PlainMov, Step};
 use acrn_vdev::ioapic::IoApicAction;
 use acrn_vdev::lapic::{APIC_BASE_ADDRESS, Mode};
+use acrn_vdev::pci::EcamWindow;
 
 /// Answer to one access.
 pub enum Answer {
@@ -23,7 +24,9 @@ pub enum Answer {
 
 /// Nested page fault.
 pub fn handle(vcpu: &'static Vcpu, local: &mut Local, fault: NestedFault) -> Next {
-    if vcpu.vm().is_service() && device_memory::map(vcpu, &fault) {
+    if vcpu.vm().is_service() && device_memory::map(vcpu, &fault)
+        || virtual_pci::map(vcpu.vm(), &fault)
+    {
         return Next::Continue;
     }
     if fault.fetch || fault.page_walk {
@@ -171,6 +174,9 @@ pub fn access(
     if let Some(value) = memory_operand(vcpu, gpa, size, write) {
         return Answer::Done(value);
     }
+    if let Some(value) = virtual_pci::memory_access(vcpu.vm(), gpa, size, write) {
+        return Answer::Done(value);
+    }
     if !vcpu.vm().is_service() {
         return user_device(vcpu, gpa, size, write);
     }
@@ -180,8 +186,23 @@ pub fn access(
     refused(vcpu, local, gpa, write)
 }
 
-/// Registers of the Device Model; of the HPET, the hypervisor may answer reads of the counter.
+/// Configuration space of a User VM.
+const USER_ECAM: EcamWindow = EcamWindow {
+    base: Gpa(guest_map::PCI_ECAM.start),
+    first_bus: 0,
+    last_bus: 0xff,
+};
+
+/// Registers of the Device Model; of the HPET, the hypervisor may answer reads of the counter, and it
+/// has the configuration of its own PCI functions.
 fn user_device(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> Answer {
+    if guest_map::PCI_ECAM.contains(&gpa.0) {
+        let access = USER_ECAM.decode(gpa, size);
+        let value = access.and_then(|access| {
+            virtual_pci::config_access(vcpu, access, write.map(|value| value as u32))
+        });
+        return value.map_or(Answer::Forward, |value| Answer::Done(value.into()));
+    }
     let offset = gpa.0.wrapping_sub(guest_map::HPET_BASE.0);
     if offset < guest_map::HPET_SIZE {
         if let Some(counters) = vcpu.vm().counters.lock().as_mut() {

@@ -48,6 +48,10 @@ static HIDDEN: Mutex<ArrayVec<Pages, 32>> = Mutex::new(ArrayVec::new_const());
 static TABLES: Mutex<ArrayVec<(Bdf, Pages), { 2 * super::MAX_FUNCTIONS }>> =
     Mutex::new(ArrayVec::new_const());
 
+/// BARs of virtual functions of the Service VM.
+static VIRTUAL: Mutex<ArrayVec<(Bdf, Pages), { 3 * crate::virtual_pci::MAX_FUNCTIONS }>> =
+    Mutex::new(ArrayVec::new_const());
+
 /// Hides device memory of the hypervisor itself.
 pub fn hide(pages: Pages) {
     if HIDDEN.lock().try_push(pages).is_err() {
@@ -77,7 +81,14 @@ pub fn functions_at(gpa: Gpa) -> ArrayVec<Bdf, 8> {
 
 /// Whether an address may not be mapped for the Service VM.
 pub fn is_mediated(gpa: Gpa) -> bool {
-    host::window_at(gpa).is_some() || holds_table(gpa) || is_hidden(gpa)
+    host::window_at(gpa).is_some() || holds_table(gpa) || is_hidden(gpa) || is_virtual(gpa)
+}
+
+fn is_virtual(gpa: Gpa) -> bool {
+    VIRTUAL
+        .lock()
+        .iter()
+        .any(|(_, pages)| pages.contains(gpa.0))
 }
 
 /// Takes what is mediated out of a range of a VM's memory. `freed` has to live until no CPU uses
@@ -101,7 +112,7 @@ fn for_each(mut show: impl FnMut(u64, u64)) {
     for pages in HIDDEN.lock().iter() {
         show(pages.start, pages.end);
     }
-    for (_, pages) in TABLES.lock().iter() {
+    for (_, pages) in TABLES.lock().iter().chain(VIRTUAL.lock().iter()) {
         show(pages.start, pages.end);
     }
 }
@@ -168,13 +179,40 @@ pub fn settle(vm: &Vm, bdf: Bdf, pages: Option<Pages>) {
         !leaves
     });
     let Some(table) = guard.as_mut() else { return };
-    for range in old {
-        for page in (range.start..range.end).step_by(PAGE_SIZE as usize) {
-            // Above the top they are mapped again at their next use.
-            if page < memory::top() && !is_mediated(Gpa(page)) && may_decode(page, PAGE_SIZE) {
-                let (gpa, hpa) = (Gpa(page), Hpa(page));
-                let _ = table.map(gpa, hpa, PAGE_SIZE, Access::RW, MemType::Uncacheable);
-            }
+    old.into_iter().for_each(|range| give_back(table, range));
+}
+
+/// BARs of a virtual function are at `now` and nowhere else: takes their pages from the VM and gives
+/// others back. The translations have to be flushed before `freed` is dropped.
+pub fn move_virtual(vm: &Vm, bdf: Bdf, now: &[(u64, u64)], freed: &mut Withheld) {
+    let mut guard = vm.nested.lock();
+    let mut old: ArrayVec<Pages, 3> = ArrayVec::new();
+    {
+        let mut list = VIRTUAL.lock();
+        list.retain(|(owner, at)| !(*owner == bdf && old.try_push(*at).is_ok()));
+        let room = list.remaining_capacity();
+        let pages = now
+            .iter()
+            .filter_map(|(at, size)| Pages::around(*at, *size));
+        list.extend(pages.map(|pages| (bdf, pages)).take(room));
+    }
+    let Some(table) = guard.as_mut() else { return };
+    old.into_iter().for_each(|range| give_back(table, range));
+    for pages in now
+        .iter()
+        .filter_map(|(at, size)| Pages::around(*at, *size))
+    {
+        exclude(table, Gpa(pages.start), pages.end - pages.start, freed);
+    }
+}
+
+/// Gives pages that are not mediated any more back to the VM.
+fn give_back(table: &mut NestedTable, range: Pages) {
+    for page in (range.start..range.end).step_by(PAGE_SIZE as usize) {
+        // Above the top they are mapped again at their next use.
+        if page < memory::top() && !is_mediated(Gpa(page)) && may_decode(page, PAGE_SIZE) {
+            let (gpa, hpa) = (Gpa(page), Hpa(page));
+            let _ = table.map(gpa, hpa, PAGE_SIZE, Access::RW, MemType::Uncacheable);
         }
     }
 }

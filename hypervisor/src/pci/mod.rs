@@ -25,6 +25,8 @@ mod storage;
 use crate::arch::{device as registers, uart};
 use crate::vcpu::Vcpu;
 use crate::virt::NestedTable;
+use crate::virtual_pci;
+use crate::vm::Vm;
 use crate::withheld::Withheld;
 use acrn_abi::{Bdf, Gpa, Hpa, PAGE_SIZE, VmId};
 use acrn_acpi::Platform;
@@ -173,6 +175,17 @@ pub fn id(bdf: Bdf) -> Option<(u16, u16)> {
     Some((function.vendor(), function.device()))
 }
 
+/// A place for a virtual function on the bus of the Service VM, where the machine has no device: the
+/// wanted one, or else another on bus 0.
+pub fn free_place(vm: &Vm, wanted: Bdf) -> Option<Bdf> {
+    let is_free = |bdf: &Bdf| {
+        let hardware = Host.read(*bdf, VENDOR, 2) != 0xffff;
+        bdf.function() == 0 && !hardware && !virtual_pci::is_there(vm, *bdf)
+    };
+    let others = (1..32).map(|device| Bdf::new(0, device, 0));
+    core::iter::once(wanted).chain(others).find(is_free)
+}
+
 /// A UART behind a PCI function: its first BAR. No VM sees the function from now on.
 pub fn find_uart(bdf: Bdf) -> Option<uart::Location> {
     let mut config = Host;
@@ -230,6 +243,9 @@ pub fn port_access(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> u32 
 }
 
 fn config_read(vcpu: &Vcpu, access: ConfigAccess) -> u32 {
+    if let Some(value) = virtual_pci::config_access(vcpu, access, None) {
+        return value;
+    }
     let ConfigAccess {
         bdf,
         register,
@@ -258,6 +274,9 @@ fn config_read(vcpu: &Vcpu, access: ConfigAccess) -> u32 {
 }
 
 fn config_write(vcpu: &Vcpu, access: ConfigAccess, value: u32) {
+    if virtual_pci::config_access(vcpu, access, Some(value)).is_some() {
+        return;
+    }
     let ConfigAccess {
         bdf,
         register,
@@ -381,6 +400,18 @@ pub fn is_mediated(gpa: Gpa) -> bool {
 /// for the tables that this takes.
 pub fn exclude_mediated(table: &mut NestedTable, start: Gpa, size: u64) -> bool {
     mediated::exclude(table, start, size, &mut Withheld::new())
+}
+
+/// BARs of a virtual function of the Service VM are at `now` and nowhere else: takes these pages from
+/// the VM, whose address space is the machine's, and gives it others back. The translations have to be
+/// flushed before `freed` is dropped.
+pub fn move_virtual(vm: &Vm, bdf: Bdf, now: &[(u64, u64)], freed: &mut Withheld) {
+    mediated::move_virtual(vm, bdf, now, freed);
+}
+
+/// Whether a BAR of the Service VM may be there: neither over memory nor over the hypervisor's devices.
+pub fn may_decode(start: u64, size: u64) -> bool {
+    mediated::may_decode(start, size)
 }
 
 /// Shows the parts of `start..end` that the Service VM may have mapped. The caller holds the lock

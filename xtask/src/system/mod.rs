@@ -267,6 +267,12 @@ pub const CASES: &[Case] = &[
         run: scenario::shares,
     },
     Case {
+        name: "micro_between_vms",
+        on: BOTH,
+        catches: "serial lines, shared memory and doorbells between VMs; who must not have them",
+        run: scenario::between_vms,
+    },
+    Case {
         name: "service_vm_disk_virtio",
         on: QEMU,
         catches: "pass-through of a virtio-blk disk: MSI-X, DMA addresses",

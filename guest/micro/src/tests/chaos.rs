@@ -24,22 +24,22 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 /// xorshift64*.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
     /// Values that break things more often than random ones do.
-    fn value(&mut self) -> u64 {
+    pub(super) fn value(&mut self) -> u64 {
         let random = self.next();
         match random % 8 {
             0 => 0,

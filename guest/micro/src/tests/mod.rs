@@ -17,6 +17,7 @@ mod instructions;
 mod interrupts;
 mod modes;
 mod neighbour;
+mod peers;
 mod processors;
 mod shadow;
 mod shares;
@@ -103,6 +104,7 @@ pub const TESTS: &[Entry] = &[
     ("vm_slots", true, vm::slots),
     ("vm_scattered", true, batch::scattered),
     ("vm_shares", false, shares::shares),
+    ("vm_peers", false, peers::devices),
     ("bench_ipi", false, bench::ipi),
     ("vm_cycles", false, vm::cycles),
     ("vm_shell", false, vm::shell),

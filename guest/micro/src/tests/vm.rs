@@ -10,7 +10,7 @@ use crate::report::Test;
 use crate::smp;
 use crate::trap::count;
 use acrn_abi::hypercall::{
-    Errno, HypercallId as Id, MemoryRegion, SetMemoryRegions, VcpuRegs, VmCreation, memory,
+    Errno, HypercallId as Id, MemoryRegion, SetMemoryRegions, VcpuRegs, Vdev, VmCreation, memory,
 };
 use acrn_abi::ioreq::{DIRECTION_READ, DIRECTION_WRITE, IoRequest, Kind, OFFSET_PAYLOAD, State};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -170,6 +170,14 @@ impl UserVm {
 
     pub(super) fn destroy(&self) -> i64 {
         hypercall(Id::DESTROY_VM, self.id, 0)
+    }
+
+    pub(super) fn create_vdev(&self, vdev: &Vdev) -> i64 {
+        hypercall(Id::CREATE_VDEV, self.id, address(vdev))
+    }
+
+    pub(super) fn destroy_vdev(&self, vdev: &Vdev) -> i64 {
+        hypercall(Id::DESTROY_VDEV, self.id, address(vdev))
     }
 
     /// A VM with memory and request page that has not started.

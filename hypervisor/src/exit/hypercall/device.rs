@@ -2,19 +2,23 @@
 
 use super::{Refusal, existing, read, write};
 use crate::arch::{cpu, tsc};
-use crate::vm::Vm;
-use crate::{console, percpu};
+use crate::vm::{CONSOLE_SOURCE, Vm};
+use crate::{config, console, inter_vm, percpu, shared_memory, virtual_pci};
 use acrn_abi::hypercall::{CpuStateQuery, Errno, HwInfo, MmioDev, PciDev, PtdevIrq, Vdev};
 use acrn_abi::{Gpa, VmId};
+use acrn_config_blob::{DeviceKind, PciDevice, VuartKind};
+use acrn_config_use::LineEnd;
 use acrn_lifecycle::VmState;
-use acrn_lifecycle::validate::{Emulated, PassThrough, UartPlace, VdevChange};
+use acrn_lifecycle::validate::{
+    Emulated, PassThrough, PciPlace, RegionName, Removal, UartPlace, VdevChange,
+};
 use acrn_vdev::counters::Counters;
 use acrn_vdev::uart::VUart;
 
-/// CREATE_VDEV and DESTROY_VDEV: the serial port of `vm_console`, and the counters.
+/// CREATE_VDEV and DESTROY_VDEV: the serial port of `vm_console`, the counters, and the devices by
+/// which VMs reach each other.
 pub fn change_vdev(id: VmId, block: Gpa, change: VdevChange) -> Result<u64, Refusal> {
     let description: Vdev = read(block)?;
-    let device = Emulated::new(&description)?;
     let vm = existing(id)?;
     let state = vm.state.lock();
     let stopped = match change {
@@ -25,18 +29,86 @@ pub fn change_vdev(id: VmId, block: Gpa, change: VdevChange) -> Result<u64, Refu
         let reason = "devices come before the first start and go while the VM is stopped";
         return Err(Refusal::new(Errno::EINVAL, reason));
     }
-    match (device, change) {
-        (Emulated::Uart(place), VdevChange::Create) => add_uart(vm, place),
-        (Emulated::Uart(place), VdevChange::Destroy) => remove_uart(vm, place),
-        (Emulated::Counters, VdevChange::Create) => {
+    match change {
+        VdevChange::Create => create(vm, Emulated::new(&description)?),
+        VdevChange::Destroy => destroy(vm, Emulated::to_remove(&description)?),
+    }
+}
+
+fn create(vm: &Vm, device: Emulated) -> Result<u64, Refusal> {
+    match device {
+        Emulated::Uart(place) => add_uart(vm, place),
+        Emulated::Counters => {
             *vm.counters.lock() = Some(Counters::new(tsc::khz(), cpu::rdtsc()));
             Ok(0)
         }
-        (Emulated::Counters, VdevChange::Destroy) => {
+        Emulated::SerialCard(place, vuart) => add_serial_card(vm, &place, vuart),
+        Emulated::SharedMemory(place, name, size) => add_shared_memory(vm, &place, &name, size),
+    }
+}
+
+fn destroy(vm: &Vm, device: Removal) -> Result<u64, Refusal> {
+    match device {
+        Removal::Function(place) => {
+            let none = Refusal::new(Errno::ENODEV, "no such device is there");
+            virtual_pci::remove(vm, place.bdf, place.id).ok_or(none)?;
+            Ok(0)
+        }
+        Removal::Other(Emulated::Uart(place)) => remove_uart(vm, place),
+        Removal::Other(_) => {
             *vm.counters.lock() = None;
             Ok(0)
         }
     }
+}
+
+/// The end of a serial line that the scenario has for the VM.
+fn add_serial_card(vm: &Vm, place: &PciPlace, vuart: u16) -> Result<u64, Refusal> {
+    let described = config::setup().vm_in(vm.id.0);
+    let connected = described.filter(|vm| {
+        let found = vm.vuart(vuart);
+        found.is_some_and(|found| found.kind == VuartKind::Pci)
+    });
+    let reason = "the scenario has no serial line on PCI for this VM and vUART";
+    let vm_id = connected.ok_or(Refusal::new(Errno::ENODEV, reason))?.id;
+    let end = LineEnd { vm: vm_id, vuart };
+    inter_vm::add_card(vm, end, place.bdf, &place.bars)?;
+    Ok(0)
+}
+
+/// Shared memory of the scenario, if the VM is one of those that it names.
+fn add_shared_memory(
+    vm: &Vm,
+    place: &PciPlace,
+    name: &RegionName,
+    size: u64,
+) -> Result<u64, Refusal> {
+    let setup = config::setup();
+    let unknown = Refusal::new(
+        Errno::ENODEV,
+        "the scenario has no shared memory of this name",
+    );
+    let (region, its_size) = shared_memory::find(name.as_str()).ok_or(unknown)?;
+    let member = setup.vm_in(vm.id.0).is_some_and(|described| {
+        let devices = described.pci_devices.iter();
+        let shared = |device: &PciDevice| device.kind == DeviceKind::SharedMemory;
+        devices
+            .filter(shared)
+            .any(|device| device.number == region.into())
+    });
+    if !member {
+        let reason = "the scenario does not name this VM for this shared memory";
+        return Err(Refusal::new(Errno::EACCES, reason));
+    }
+    if size != its_size {
+        let reason = "the shared memory has another size in the scenario";
+        return Err(Refusal::new(Errno::EINVAL, reason));
+    }
+    if virtual_pci::member(vm, region).is_some() {
+        return Err(Refusal::new(Errno::EBUSY, "the VM has this shared memory"));
+    }
+    inter_vm::add_shared_memory(vm, region, place.bdf, &place.bars)?;
+    Ok(0)
 }
 
 fn add_uart(vm: &Vm, place: UartPlace) -> Result<u64, Refusal> {
@@ -58,7 +130,7 @@ fn remove_uart(vm: &Vm, place: UartPlace) -> Result<u64, Refusal> {
         }
         uart.port = 0;
     }
-    vm.set_line(place.gsi, false);
+    vm.set_shared_line(place.gsi, CONSOLE_SOURCE, false);
     console::forget(vm.id);
     Ok(0)
 }

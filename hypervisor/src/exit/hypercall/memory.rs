@@ -6,8 +6,9 @@
 //! they would give a User VM all that their device reaches.
 
 use super::{Refusal, read, slot};
-use crate::memory::OWNERS;
+use crate::memory::{self, OWNERS};
 use crate::user_vm;
+use crate::virtual_pci;
 use crate::vm::{self, Vm};
 use crate::withheld::Withheld;
 use acrn_abi::hypercall::Errno;
@@ -117,13 +118,14 @@ const PIECES: usize = 128;
 const PAGES: u64 = 4096;
 
 /// Unmaps what is mapped in a range and returns the pages: first no CPU can reach them any more,
-/// then they are the Service VM's again. Comes to the end of a bounded number of pages and tells
+/// then they are the Service VM's again. Memory that VMs share is nobody's to return: it is passed over. Comes to the end of a bounded number of pages and tells
 /// how many bytes of the range are done.
 pub fn remove(vm: &Vm, gpa: Gpa, size: u64, spent: &mut u64) -> Result<u64, Refusal> {
     let mut lent: ArrayVec<(Hpa, u64), PIECES> = ArrayVec::new();
     let mut done = size;
     let mut seen = 0;
     let mut freed = Withheld::new();
+    let shares = virtual_pci::any(vm);
     {
         let mut guard = vm.nested.lock();
         let table = guard.as_mut().ok_or(Refusal::NoVm(vm.id))?;
@@ -133,6 +135,9 @@ pub fn remove(vm: &Vm, gpa: Gpa, size: u64, spent: &mut u64) -> Result<u64, Refu
                 return Err(Stop::Enough);
             }
             seen += 1;
+            if shares && memory::is_shared(piece.hpa) {
+                return Ok(());
+            }
             if let Some((hpa, length)) = lent.last_mut() {
                 if hpa.0 + *length == piece.hpa.0 {
                     *length += piece.size;

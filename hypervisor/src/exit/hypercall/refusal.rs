@@ -1,5 +1,6 @@
 //! Why a hypercall is refused, and the error number that says so to Linux.
 
+use crate::inter_vm;
 use acrn_abi::hypercall::Errno;
 use acrn_abi::{Gpa, VmId};
 use acrn_lifecycle::validate::{BadCall, BadCreation, BadRegion, BadRegisters, BadVdev};
@@ -30,6 +31,8 @@ pub enum Refusal {
     Unmapped(Gpa),
     /// No User VM has this number.
     NoVm(VmId),
+    /// A device that leads to another VM.
+    InterVm(inter_vm::Refused),
     /// Something else.
     Other(Errno, &'static str),
 }
@@ -57,6 +60,12 @@ impl Refusal {
             }
             Self::Map(MapError::OutOfFrames { .. }) => Errno::ENOMEM,
             Self::Owner(_) | Self::Map(_) | Self::NoVm(_) => Errno::EINVAL,
+            Self::InterVm(inter_vm::Refused::NoLine(_) | inter_vm::Refused::NoRegion) => {
+                Errno::ENODEV
+            }
+            Self::InterVm(inter_vm::Refused::Bus(_) | inter_vm::Refused::Connected(_)) => {
+                Errno::EBUSY
+            }
             Self::Unmapped(_) => Errno::EFAULT,
             Self::Other(errno, _) => *errno,
         }
@@ -74,6 +83,7 @@ impl fmt::Display for Refusal {
             Self::State(e) => e.fmt(f),
             Self::Owner(e) => e.fmt(f),
             Self::Map(e) => e.fmt(f),
+            Self::InterVm(e) => e.fmt(f),
             Self::Unmapped(gpa) => write!(f, "the Service VM has no memory at {gpa}"),
             Self::NoVm(id) => write!(f, "there is no User VM {id}"),
             Self::Other(_, reason) => f.write_str(reason),
@@ -100,4 +110,5 @@ from! {
     Refused => State;
     OwnerError => Owner;
     MapError => Map;
+    inter_vm::Refused => InterVm;
 }
