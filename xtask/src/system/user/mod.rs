@@ -284,12 +284,12 @@ impl Machine {
 
     /// The hypervisor's account of memory.
     fn memory(&mut self) -> Result<Memory> {
-        let text = self.hypervisor("memory")?;
-        Memory::read(&text).with_context(|| format!("`memory` printed:\n{text}"))
+        let text = self.hypervisor("mem")?;
+        Memory::read(&text).with_context(|| format!("`mem` printed:\n{text}"))
     }
 }
 
-/// What the hypervisor's `memory` tells of lent pages and of its own frames.
+/// What the hypervisor's `mem` tells of lent pages and of its own frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Memory {
     /// Frames in use by nested page tables.
