@@ -23,6 +23,8 @@ pub enum Part {
     Dm,
     /// The manager: daemon, command, life-cycle manager.
     Manager,
+    /// The board inspector.
+    Inspector,
     /// RAM disk of the Service VM and disk images.
     Rootfs,
     /// The micro-guests.
@@ -63,6 +65,7 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
             Part::Kernel => vec![kernel::build(layout)?],
             Part::Dm => vec![image::device_model(layout)?],
             Part::Manager => image::manager(layout)?.to_vec(),
+            Part::Inspector => vec![image::inspector(layout)?],
             Part::Rootfs => {
                 let initrd = rootfs::service_initrd(layout, &service_programs(layout)?)?;
                 vec![initrd, data_disk(layout, &kernel::build(layout)?)?]
@@ -81,7 +84,11 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
 
 /// What the Service VM has besides Debian's busybox and bash.
 fn service_programs(layout: &Layout) -> Result<Vec<PathBuf>> {
-    let mut programs = vec![image::device_model(layout)?, image::vm_command(layout)?];
+    let mut programs = vec![
+        image::device_model(layout)?,
+        image::inspector(layout)?,
+        image::vm_command(layout)?,
+    ];
     programs.extend(image::manager(layout)?);
     Ok(programs)
 }

@@ -84,6 +84,15 @@ pub fn life_mngr(layout: &Layout) -> Result<PathBuf> {
     static_program(layout, "life-cycle manager", "acrn-manager", "life_mngr")
 }
 
+/// Builds `acrn-board-inspector`, linked statically.
+///
+/// # Errors
+/// The compiler's, with the end of the log.
+pub fn inspector(layout: &Layout) -> Result<PathBuf> {
+    let name = "acrn-board-inspector";
+    static_program(layout, "board inspector", "acrn-inspector", name)
+}
+
 /// Builds the program by which the system tests speak to a running `acrn-dm`.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ mod calls;
 mod config;
 mod controllers;
 mod decoder;
+mod inspector;
 mod inter_vm;
 mod manager;
 mod memory;
@@ -161,6 +162,16 @@ pub const TARGETS: &[Target] = &[
         name: "life_cycle",
         run: manager::life_cycle,
         seeds: manager::life_cycle_seeds,
+    },
+    Target {
+        name: "aml",
+        run: inspector::aml,
+        seeds: inspector::aml_seeds,
+    },
+    Target {
+        name: "board_facts",
+        run: inspector::board_facts,
+        seeds: inspector::board_facts_seeds,
     },
 ];
 

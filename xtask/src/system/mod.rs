@@ -4,6 +4,7 @@
 mod boot;
 mod devices;
 mod dma;
+mod inspector;
 mod launch;
 mod life;
 mod micro;
@@ -109,6 +110,12 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "CPU start-up and routing of interrupts with 1, 2, 4 and 8 CPUs",
         run: boot::smp_1_to_8,
+    },
+    Case {
+        name: "inspector_board",
+        on: QEMU,
+        catches: "a board file of the inspector that lacks something, or fits no scenario",
+        run: inspector::board,
     },
     Case {
         name: "launch_generated",
