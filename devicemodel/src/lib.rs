@@ -12,6 +12,7 @@ pub mod acpi;
 pub mod cli;
 pub mod exit;
 pub mod hsm;
+pub mod inter_vm;
 pub mod legacy;
 pub mod loader;
 pub mod logger;

@@ -23,13 +23,26 @@ pub enum Call {
     Start,
     Pause,
     Reset,
-    Registers { rip: u64, rsi: u64 },
-    Memory { gpa: u64, len: u64 },
+    Registers {
+        rip: u64,
+        rsi: u64,
+    },
+    Memory {
+        gpa: u64,
+        len: u64,
+    },
     Msi(u64, u64),
     IrqLine(u32, u32),
     Client,
     Clear,
     Vdev(u32, u32),
+    Function {
+        slot: u64,
+        id: (u16, u16),
+        bars: [u32; 6],
+        sizes: [u32; 6],
+        args: Vec<u8>,
+    },
     IoEvent(u64, u32, u64),
     IrqFd(u32),
 }
@@ -52,7 +65,7 @@ pub struct FakeHsm {
     pub vcpus: AtomicU16,
     /// The page of requests, once a VM runs.
     pub page: OnceLock<Arc<RequestPage>>,
-    /// Creation fails.
+    /// Creation of VMs and devices fails.
     pub refuse: std::sync::atomic::AtomicBool,
 }
 
@@ -249,7 +262,19 @@ impl Hsm for FakeHsm {
         self.record(Call::Clear)
     }
     fn create_vdev(&self, vdev: &Vdev) -> io::Result<()> {
-        self.record(Call::Vdev(vdev.legacy_id, vdev.io_addr[0]))
+        if self.refuse.load(Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
+        if vdev.vendor == 0 {
+            return self.record(Call::Vdev(vdev.legacy_id, vdev.io_addr[0]));
+        }
+        self.record(Call::Function {
+            slot: vdev.slot,
+            id: (vdev.vendor, vdev.device),
+            bars: vdev.io_addr,
+            sizes: vdev.io_size,
+            args: vdev.args.to_vec(),
+        })
     }
     fn io_event_fd(&self, event: &IoEventFd) -> io::Result<()> {
         self.record(Call::IoEvent(event.address, event.flags, event.data))

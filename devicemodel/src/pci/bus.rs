@@ -161,6 +161,15 @@ impl Bus {
         Ok(())
     }
 
+    /// Tells a function that it has its place and its addresses.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn placed(&self, bdf: Bdf) -> Result<(), DeviceError> {
+        self.find(bdf)
+            .map_or(Ok(()), |(_, function)| lock(&function.device).placed())
+    }
+
     /// Whether a function is there.
     pub fn contains(&self, bdf: Bdf) -> bool {
         self.functions.iter().any(|function| function.bdf == bdf)

@@ -132,6 +132,14 @@ pub trait PciDevice: Send {
     fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8]);
     /// Writes to a BAR.
     fn bar_write(&mut self, bar: u8, offset: u64, data: &[u8]);
+    /// The function is on the bus and its BARs have the addresses that firmware gives them. Called
+    /// once, before the VM runs.
+    ///
+    /// # Errors
+    /// What the device needs for that cannot be had.
+    fn placed(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
     /// BARs were moved, or their decoding was switched on or off. Where they are now:
     /// [`ConfigSpace::bar`], `None` while not decoded. Doorbells are to be bound anew here.
     fn bars_moved(&mut self) {}

@@ -16,6 +16,7 @@ use crate::cli::VmSpec;
 use crate::cli::values::{ComSpec, UartBackend};
 use crate::hsm::sinks::{Lines, Sinks};
 use crate::hsm::{Hsm, HsmError};
+use crate::inter_vm;
 use crate::legacy::backend::{Backend, Null};
 use crate::legacy::cmos::Cmos;
 use crate::legacy::hpet::{self, Hpet};
@@ -37,7 +38,8 @@ const LPC_BRIDGE: Bdf = Bdf::new(0, 1, 0);
 const RTC_GSI: Gsi = Gsi(8);
 
 /// The devices that are known.
-const KNOWN: &str = "hostbridge, lpc, virtio-blk, virtio-net, virtio-console, virtio-rnd";
+const KNOWN: &str =
+    "hostbridge, lpc, virtio-blk, virtio-net, virtio-console, virtio-rnd, ivshmem, uart";
 
 /// Why the machine cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -461,13 +463,14 @@ fn build_bus(spec: &VmSpec, parts: &Parts<'_>, lines: &Arc<Lines>) -> Result<Bus
             device: "the device",
             source,
         };
-        create(&slot.device, &slot.options, context)
+        create(&slot.device, &slot.options, context, &parts.hsm)
             .and_then(|mut device| {
                 if device.config().read_u8(0x3d) != 0 {
                     let line = pin_gsi(bdf.device(), 1).0 as u8;
                     device.config_mut().set_u8(0x3c, line);
                 }
-                bus.add(bdf, device).map_err(layout)
+                bus.add(bdf, device).map_err(layout)?;
+                bus.placed(bdf)
             })
             .map_err(|source| MachineError::Device {
                 place: place(),
@@ -499,6 +502,7 @@ fn create(
     name: &str,
     options: &str,
     context: PciContext,
+    hsm: &Arc<dyn Hsm>,
 ) -> Result<Box<dyn PciDevice>, DeviceError> {
     let not_yet = |remedy: &str| DeviceError::Option {
         device: "acrn-dm",
@@ -511,12 +515,8 @@ fn create(
         "passthru" => Err(not_yet(
             "passing PCI devices through to a User VM is not supported yet, use a virtio device",
         )),
-        "ivshmem" => Err(not_yet(
-            "shared memory is not supported yet, use virtio-net",
-        )),
-        "uart" => Err(not_yet(
-            "PCI serial ports are not supported, use -l com1,hv",
-        )),
+        "ivshmem" => inter_vm::ivshmem(options, context.bdf, hsm.clone()),
+        "uart" => inter_vm::uart(options, context.bdf, hsm.clone()),
         "wdt-i6300esb" => Err(not_yet("the watchdog is not supported, leave it out")),
         "ahci" | "ahci-hd" | "ahci-cd" => Err(not_yet("use virtio-blk")),
         "xhci" | "virtio-gpu" | "virtio-input" | "vhost-vsock" | "virtio-i2c" | "virtio-gpio" => {
