@@ -1,6 +1,7 @@
 //! System tests: named cases that boot machines. A case is a function in one of the
 //! modules here and a line in [`CASES`].
 
+mod between;
 mod boot;
 mod devices;
 mod dma;
@@ -277,7 +278,13 @@ pub const CASES: &[Case] = &[
         name: "micro_between_vms",
         on: BOTH,
         catches: "serial lines, shared memory and doorbells between VMs; who must not have them",
-        run: scenario::between_vms,
+        run: between::micro_guests,
+    },
+    Case {
+        name: "linux_between_vms",
+        on: QEMU,
+        catches: "Linux's drivers on serial lines and shared memory between VMs; bytes lost; memory of the Service VM",
+        run: between::linux,
     },
     Case {
         name: "service_vm_disk_virtio",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::micro::{LIMIT, SOON, machine, without_hypervisor};
+use super::micro::{SOON, machine, without_hypervisor};
 use super::support::POWER_OFF;
 use super::{Context, Outcome};
 use crate::machine::{Boot, Machine};
@@ -22,14 +22,14 @@ fn board(context: &Context, tests: &str, config: PathBuf, words: &str) -> Result
     Ok(machine)
 }
 
-fn boot_with(machine: &mut Machine, config: PathBuf, words: &str) {
+pub(super) fn boot_with(machine: &mut Machine, config: PathBuf, words: &str) {
     if let Boot::Direct(set) = &mut machine.boot {
         set.config = config;
         words.clone_into(&mut set.hypervisor_args);
     }
 }
 
-fn start(context: &Context, machine: &Machine, name: &str) -> Result<Session> {
+pub(super) fn start(context: &Context, machine: &Machine, name: &str) -> Result<Session> {
     let log = context.log(name);
     Ok(Session::new(machine.start(context.layout, &log)?))
 }
@@ -46,7 +46,7 @@ fn answers(session: &mut Session, command: &str, wanted: &[&str]) -> Result<Stri
     Ok(answer)
 }
 
-fn contains(said: &str, wanted: &[&str]) -> Result<()> {
+pub(super) fn contains(said: &str, wanted: &[&str]) -> Result<()> {
     for text in wanted {
         ensure!(said.contains(text), "no {text:?} in:\n{said}");
     }
@@ -293,60 +293,6 @@ pub(super) fn shares(context: &Context) -> Result<Outcome> {
     let mut session = busy(context, "SCHED_NOOP")?;
     session.expect("refused: -28 -28", SOON)?;
     session.expect("PASS vm_shares", SOON)?;
-    Ok(Outcome::Passed)
-}
-
-/// The VM `peer` with a serial line at ports, one on PCI, and shared memory, all to the Service VM, and
-/// one VM with nothing of that.
-fn peers() -> String {
-    let vm = |id, name| {
-        format!(
-            "<vm id=\"{id}\"><load_order>POST_LAUNCHED_VM</load_order><name>{name}</name>\
-             <vm_type>STANDARD_VM</vm_type><memory><size>64</size></memory>\
-             <cpu_affinity><pcpu><pcpu_id>1</pcpu_id></pcpu></cpu_affinity></vm>"
-        )
-    };
-    let line = |kind, end: fn(&str) -> String| {
-        format!(
-            "<vuart_connection><name>{kind}</name><type>{kind}</type>{}{}</vuart_connection>",
-            end("SERVICE"),
-            end("peer")
-        )
-    };
-    let ports = line("legacy", |vm| {
-        format!("<endpoint><vm_name>{vm}</vm_name><io_port>0x2F8</io_port></endpoint>")
-    });
-    let card = line("pci", |vm| {
-        format!("<endpoint><vm_name>{vm}</vm_name><vbdf>00:10.0</vbdf></endpoint>")
-    });
-    format!(
-        "<acrn-config board=\"qemu\" scenario=\"peers\"><hv>\
-         <FEATURES><SCHEDULER>SCHED_BVT</SCHEDULER><IVSHMEM><IVSHMEM_REGION><NAME>shm</NAME>\
-         <PROVIDED_BY>Hypervisor</PROVIDED_BY><IVSHMEM_SIZE>2</IVSHMEM_SIZE><IVSHMEM_VMS>\
-         <IVSHMEM_VM><VM_NAME>SERVICE</VM_NAME></IVSHMEM_VM>\
-         <IVSHMEM_VM><VM_NAME>peer</VM_NAME></IVSHMEM_VM>\
-         </IVSHMEM_VMS></IVSHMEM_REGION></IVSHMEM></FEATURES>\
-         <vuart_connections>{ports}{card}</vuart_connections>\
-         <DEBUG_OPTIONS><SERIAL_CONSOLE>/dev/ttyS0</SERIAL_CONSOLE></DEBUG_OPTIONS></hv>\
-         <vm id=\"0\"><load_order>SERVICE_VM</load_order><name>SERVICE</name>\
-         <os_config><kern_mod>Linux_bzImage</kern_mod></os_config></vm>{}{}</acrn-config>",
-        vm(1, "peer"),
-        vm(2, "stranger"),
-    )
-}
-
-/// Serial lines and shared memory between the Service VM and a User VM.
-pub(super) fn between_vms(context: &Context) -> Result<Outcome> {
-    if context.bare {
-        return Ok(without_hypervisor());
-    }
-    let config = scenario::of_text(context.layout, "peers", &peers())?;
-    // The board has what both emulators have, as far as this scenario looks at it.
-    let mut machine = machine(context, "vm_peers", 4)?;
-    boot_with(&mut machine, config, "loglevel=1");
-    let mut session = start(context, &machine, "peers")?;
-    let said = session.expect("PASS vm_peers", LIMIT)?;
-    contains(&said, &["% of a copy in own memory"])?;
     Ok(Outcome::Passed)
 }
 
