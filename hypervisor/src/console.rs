@@ -5,7 +5,7 @@
 //! last [`HISTORY`] bytes of each, and shown when its console is opened.
 
 use crate::arch::{apic, tsc, uart};
-use crate::percpu::PerCpu;
+use crate::percpu::{Calls, PerCpu};
 use crate::vm::{self, MAX_VMS, Vm};
 use crate::{irq, shell};
 use acrn_abi::{Gsi, PcpuId, VmId};
@@ -205,7 +205,7 @@ pub fn next_look(this: &PerCpu, now: u64) -> u64 {
 /// The UART's interrupt.
 pub fn interrupt(this: &PerCpu) {
     INPUT.store(true, Ordering::SeqCst);
-    this.attention.store(true, Ordering::SeqCst);
+    this.call(Calls::ATTENTION);
 }
 
 /// Takes what was typed; called by the run loop, does nothing on other CPUs than the first.

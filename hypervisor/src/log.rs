@@ -1,8 +1,11 @@
-//! The hypervisor's log: levels, the console and a ring in memory.
+//! The hypervisor's log: levels, the console, a ring in memory, and rings that the Service VM reads.
 //!
-//! A line is formatted straight to its sinks: no heap, no buffer that could overflow. Lines that
+//! A line is formatted straight to its sinks: no heap, no buffer that could overflow. What the Service VM
+//! reads is cut at [`MAX_LINE`] bytes. Lines that
 //! a guest can provoke go through [`limited`].
 
+use acrn_trace::line::MAX_LINE;
+use arrayvec::ArrayVec;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use spin::Mutex;
@@ -71,6 +74,8 @@ pub fn set_memory_level(level: u8) {
 
 struct Sinks<'a> {
     ring: Option<&'a mut Ring>,
+    /// For the rings that the Service VM reads; what is too long is cut.
+    line: Option<&'a mut ArrayVec<u8, MAX_LINE>>,
     console: bool,
 }
 
@@ -78,6 +83,9 @@ impl Write for Sinks<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if let Some(ring) = &mut self.ring {
             text.bytes().for_each(|byte| ring.push(byte));
+        }
+        if let Some(line) = &mut self.line {
+            line.extend(text.bytes().take(MAX_LINE - 1 - line.len()));
         }
         if self.console {
             crate::console::write_log(text);
@@ -89,8 +97,8 @@ impl Write for Sinks<'_> {
 /// Writes one line; used through the macros.
 pub fn line(level: Level, text: fmt::Arguments<'_>) {
     let console = level as u8 <= CONSOLE_LEVEL.load(Ordering::Relaxed);
+    let this = crate::percpu::current();
     let microseconds = crate::arch::tsc::uptime_us();
-    let cpu = crate::percpu::current_id();
     let name = match level {
         Level::Error => "error",
         Level::Warn => "warn",
@@ -98,19 +106,29 @@ pub fn line(level: Level, text: fmt::Arguments<'_>) {
         Level::Debug => "debug",
     };
     let _typed = console.then(crate::shell::hide_line);
+    let kept = level as u8 <= memory_level();
+    let logged = kept && this.logged.load(Ordering::Relaxed);
+    let mut copy = ArrayVec::new();
     let mut ring = RING.lock();
     let _ = write!(
         Sinks {
-            ring: (level as u8 <= memory_level()).then_some(&mut *ring),
+            ring: kept.then_some(&mut *ring),
+            line: logged.then_some(&mut copy),
             console
         },
         "[{:>6}.{:06}][cpu{}] {}: {}\r\n",
         microseconds / 1_000_000,
         microseconds % 1_000_000,
-        cpu,
+        this.id(),
         name,
         text
     );
+    drop(ring);
+    if logged {
+        copy.truncate(copy.trim_ascii_end().len());
+        copy.push(b'\n');
+        crate::rings::write_line(this, &copy);
+    }
 }
 
 /// After a crash another CPU may hold the lock for ever: take it away.

@@ -3,9 +3,10 @@
 use crate::arch::{cpu, segment::Segments};
 use crate::run_queue::RunQueue;
 use acrn_abi::PcpuId;
+use bitflags::bitflags;
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use spin::Mutex;
 
 /// Most physical CPUs that are used; further ones stay off.
@@ -35,6 +36,22 @@ impl Page {
     }
 }
 
+bitflags! {
+    /// What calls the run loop from its fast path. One byte, so that the loop looks once.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub struct Calls: u8 {
+        /// There is something else to do: wake, membership, timer.
+        const ATTENTION = 1 << 0;
+        /// Somebody reads the trace.
+        const TRACE = 1 << 1;
+    }
+}
+
+impl Calls {
+    /// Nothing.
+    pub const NONE: Self = Self::empty();
+}
+
 /// One physical CPU.
 #[repr(C, align(4096))]
 pub struct PerCpu {
@@ -47,8 +64,10 @@ pub struct PerCpu {
     pub online: AtomicBool,
     /// Bit n: the vCPU in slot n of the run queue has something to do. Set by any CPU.
     pub wake: AtomicU32,
-    /// Set when the run loop must leave its fast path (wake, membership, timer).
-    pub attention: AtomicBool,
+    /// What calls the run loop from its fast path: [`Calls`].
+    calls: AtomicU8,
+    /// Somebody reads its log lines.
+    pub logged: AtomicBool,
     /// Interrupt counters by vector.
     pub interrupts: [AtomicU64; 256],
     /// Last exits, for crash dumps.
@@ -72,7 +91,8 @@ impl PerCpu {
             apic_id: AtomicU32::new(0),
             online: AtomicBool::new(false),
             wake: AtomicU32::new(0),
-            attention: AtomicBool::new(false),
+            calls: AtomicU8::new(0),
+            logged: AtomicBool::new(false),
             interrupts: [const { AtomicU64::new(0) }; 256],
             exits: crate::stats::ExitRing::new(),
             segments: UnsafeCell::new(Segments::new()),
@@ -84,6 +104,28 @@ impl PerCpu {
     /// vCPUs of this CPU.
     pub fn queue(&self) -> &'static Mutex<RunQueue> {
         &QUEUES[self.id().index()]
+    }
+
+    /// Whether somebody reads its trace.
+    #[inline(always)]
+    pub fn is_traced(&self) -> bool {
+        self.calls().contains(Calls::TRACE)
+    }
+
+    /// What calls the run loop from its fast path.
+    #[inline(always)]
+    pub fn calls(&self) -> Calls {
+        Calls::from_bits_retain(self.calls.load(Ordering::SeqCst))
+    }
+
+    /// Calls the run loop from its fast path.
+    pub fn call(&self, why: Calls) {
+        self.calls.fetch_or(why.bits(), Ordering::SeqCst);
+    }
+
+    /// Ends a call.
+    pub fn end_call(&self, why: Calls) {
+        self.calls.fetch_and(!why.bits(), Ordering::SeqCst);
     }
 
     /// Number of the CPU.

@@ -6,10 +6,10 @@
 
 use crate::arch::{apic, cpu};
 use crate::exit::{self, Next};
-use crate::percpu::{self, PerCpu};
+use crate::percpu::{self, Calls, PerCpu};
 use crate::vcpu::{Local, Vcpu, Wait, request};
 use crate::virt::{Event, Exit};
-use crate::{irq, stats, virt};
+use crate::{irq, stats, trace, virt};
 use acrn_abi::PcpuId;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ static TIMERS: [AtomicU64; percpu::MAX_CPUS] =
 
 /// Makes another CPU leave its guest or wake up; on the own CPU, leave the fast path.
 pub fn kick(cpu: &PerCpu) {
-    cpu.attention.store(true, Ordering::SeqCst);
+    cpu.call(Calls::ATTENTION);
     if cpu.id() != percpu::current_id() {
         apic::send_fixed(cpu.apic_id.load(Ordering::Relaxed), apic::KICK_VECTOR);
     }
@@ -43,7 +43,7 @@ pub fn enter(id: PcpuId) -> ! {
 }
 
 fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
-    this.attention.store(false, Ordering::SeqCst);
+    this.end_call(Calls::ATTENTION);
     crate::console::poll(this);
     crate::shell::work::poll(this);
     let now = cpu::rdtsc();
@@ -53,8 +53,9 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     };
     let deadline = turn.deadline.min(crate::console::next_look(this, now));
     set_timer(this, now, deadline.min(turn.end));
+    trace::turn(this, turn.picked.map(|(_, vcpu)| vcpu));
     let Some((slot, vcpu)) = turn.picked else {
-        if !this.attention.load(Ordering::SeqCst) {
+        if !this.calls().contains(Calls::ATTENTION) {
             cpu::wait_for_interrupt();
         }
         return;
@@ -125,7 +126,7 @@ pub fn deadline_changed(vcpu: &Vcpu, local: &mut Local) {
 /// The host timer fired.
 pub fn timer_interrupt(this: &PerCpu) {
     TIMERS[this.id().index()].store(u64::MAX, Ordering::Relaxed);
-    this.attention.store(true, Ordering::Relaxed);
+    this.call(Calls::ATTENTION);
 }
 
 /// Brings the extended state of the vCPU in, unless this CPU still has it.
@@ -266,8 +267,10 @@ fn run(
         }
         gather(vcpu, local);
         let window = vcpu.vm().pic_output() && pic_interrupt(vcpu, local);
-        if this.attention.load(Ordering::SeqCst) {
-            return Next::Continue;
+        match this.calls() {
+            Calls::NONE => {}
+            calls if calls.contains(Calls::ATTENTION) => return Next::Continue,
+            _ => trace::enter(this, vcpu),
         }
         let exit = local.virt.enter(
             &mut local.registers,
@@ -279,6 +282,9 @@ fn run(
         let start = cpu::rdtsc();
         let reason = exit.reason();
         this.exits.push(reason, vcpu.tag, local.registers.rip);
+        if this.is_traced() {
+            trace::exit(this, vcpu, local, start, reason);
+        }
         let next = match exit {
             Exit::Interrupt => {
                 match local.virt.acknowledged() {

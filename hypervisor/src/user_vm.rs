@@ -11,7 +11,7 @@ use crate::memory::{self, OWNERS};
 use crate::vcpu::{Vcpu, Wait};
 use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig};
 use crate::vm::{self, USER_IOAPIC_PINS, Vm};
-use crate::{config, console, inter_vm, lifecycle, log, virtual_pci};
+use crate::{config, console, inter_vm, lifecycle, log, rings, virtual_pci};
 use acrn_abi::hypercall::Errno;
 use acrn_abi::ioreq::{IoRequest, SLOT_SIZE, SLOTS};
 use acrn_abi::{Gpa, Gsi, Hpa, guest_map};
@@ -38,7 +38,10 @@ pub fn create(
         return Err(Refusal::new(Errno::EEXIST, "a VM has this name already"));
     }
     let setup = config::setup();
-    let place = setup.place(&creation.name);
+    let place = match creation.is_observer() {
+        true => Place::Dynamic,
+        false => setup.place(&creation.name),
+    };
     let (creation, share) = match place {
         Place::Static { cpus, share, .. } => (creation.within(cpus)?, share),
         Place::Dynamic => (*creation, Params::default()),
@@ -47,7 +50,12 @@ pub fn create(
         Place::Static { slot, .. } => vm.id.0 == slot,
         Place::Dynamic => !setup.is_reserved(vm.id.0),
     };
-    for vm in vm::all().iter().skip(1).filter(is_meant) {
+    // Observers come last: the first number is for the first VM that runs.
+    let mut slots = vm::all().iter().skip(1).filter(is_meant);
+    while let Some(vm) = match creation.is_observer() {
+        true => slots.next_back(),
+        false => slots.next(),
+    } {
         let mut state = vm.state.lock();
         if *state != VmState::PoweredOff {
             continue;
@@ -138,6 +146,9 @@ fn possessions(vm: &Vm) -> (u64, u64) {
 
 /// Takes a VM apart: everything that it has goes back to where it came from.
 pub fn dismantle(vm: &'static Vm) {
+    if vm.is_observer() {
+        rings::withdraw_all(vm.id);
+    }
     let had = vm.possessions.lock().take();
     let (pages, frames) = had.unwrap_or_else(|| possessions(vm));
     for vcpu in vm.active_vcpus() {

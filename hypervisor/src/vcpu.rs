@@ -253,6 +253,21 @@ impl Vcpu {
 
     /// Posts an interrupt and wakes it.
     pub fn post(&self, vector: Vector, level: bool) {
+        if percpu::current().is_traced() {
+            return self.post_traced(vector, level);
+        }
+        self.post_now(vector, level);
+    }
+
+    /// A function of its own, so that the other way keeps its registers.
+    #[cold]
+    fn post_traced(&self, vector: Vector, level: bool) {
+        crate::trace::interrupt(self, vector);
+        self.post_now(vector, level);
+    }
+
+    #[inline(always)]
+    fn post_now(&self, vector: Vector, level: bool) {
         match self.shared.posted.post(vector, level) {
             Posted::Already => {}
             Posted::Notify => self.notify(),

@@ -9,6 +9,7 @@ use crate::serial::Ports;
 use crate::vcpu::{Vcpu, request};
 use crate::virt::NestedTable;
 use crate::virtual_pci::Functions;
+use acrn_abi::vm_flags::VmFlags;
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId};
 use acrn_lifecycle::{Severity, Standing, VmState};
 use acrn_memory::Access;
@@ -259,13 +260,20 @@ impl Vm {
         self.service.load(Ordering::Relaxed)
     }
 
+    /// Whether it never runs: a program of the Service VM has it for the sake of its memory.
+    pub fn is_observer(&self) -> bool {
+        let flags = VmFlags::from_bits_retain(self.flags.load(Ordering::Relaxed));
+        flags.contains(VmFlags::OBSERVER)
+    }
+
     /// What the state machine asks about it.
     pub fn standing(&self) -> Standing {
         Standing {
             severity: Severity(self.severity.load(Ordering::Relaxed)),
             real_time: false,
             pre_launched: false,
-            ready_to_start: self.is_service() || self.ioreq_page.load(Ordering::Relaxed) != 0,
+            ready_to_start: self.is_service()
+                || self.ioreq_page.load(Ordering::Relaxed) != 0 && !self.is_observer(),
         }
     }
 
@@ -359,7 +367,8 @@ impl Vm {
         Some(mapping.hpa)
     }
 
-    fn translate_for_write(&self, gpa: Gpa) -> Option<Hpa> {
+    /// Host address of a guest address where the guest may write.
+    pub fn translate_for_write(&self, gpa: Gpa) -> Option<Hpa> {
         let guard = self.nested.lock();
         let mapping = guard.as_ref()?.translate(gpa)?;
         mapping

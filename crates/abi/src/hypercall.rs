@@ -113,7 +113,8 @@ hypercalls! {
     VM_SET_MEMORY_REGIONS = 0x42;
     /// vmid; gpa of [`WriteProtect`].
     VM_WRITE_PROTECT_PAGE = 0x43;
-    /// vmid; gpa of [`SbufParam`].
+    /// vmid of the Service VM (0) or of an observer, whose memory has the ring; gpa of
+    /// [`SbufParam`].
     SETUP_SBUF = 0x44;
     /// Reserved.
     ASSIGN_PTDEV = 0x50;
@@ -393,7 +394,8 @@ pub struct SbufParam {
     pub reserved: u16,
     /// One of [`sbuf::id`](crate::sbuf::id).
     pub sbuf_id: u32,
-    /// Address of the [`SbufHeader`](crate::sbuf::SbufHeader) in the Service VM; 0 withdraws it.
+    /// Address of the [`SbufHeader`](crate::sbuf::SbufHeader) in the VM, at the start of a page; 0
+    /// withdraws the ring.
     pub gpa: u64,
 }
 layout!(SbufParam: 16 { sbuf_id @ 4, gpa @ 8 });

@@ -15,6 +15,9 @@ pub const FLAG_OVERWRITE: u32 = 2;
 /// Largest ring, header included, in bytes.
 pub const MAX_SIZE: u32 = 4 << 20;
 
+/// Bytes of an element of a log ring.
+pub const LOG_ELEMENT: usize = 80;
+
 /// Ring ids of [`SbufParam`](crate::hypercall::SbufParam).
 pub mod id {
     /// Trace entries, one ring per CPU.
@@ -59,6 +62,38 @@ pub struct SbufHeader {
 layout!(SbufHeader: 64 { element_count @ 8, element_size @ 12, head @ 16, tail @ 20, flags @ 24,
     overrun_count @ 32, size @ 36 });
 
+impl SbufHeader {
+    /// The header of an empty ring of `element_count` elements.
+    pub const fn new(element_count: u32, element_size: u32, flags: u32) -> Self {
+        Self {
+            magic: MAGIC,
+            element_count,
+            element_size,
+            head: 0,
+            tail: 0,
+            flags,
+            reserved: 0,
+            overrun_count: 0,
+            size: element_count.saturating_mul(element_size),
+            padding: [0; 6],
+        }
+    }
+}
+
+/// Numbers of trace events. Those of ACRN's that we have are ACRN's.
+pub mod event {
+    /// A guest was left.
+    pub const VM_EXIT: u64 = 0x10;
+    /// A guest is entered.
+    pub const VM_ENTER: u64 = 0x11;
+    /// It is a vCPU's turn.
+    pub const SCHED_NEXT: u64 = 0x20;
+    /// An interrupt was made pending.
+    pub const INTERRUPT: u64 = 0x30;
+    /// Entries were lost; in files only.
+    pub const LOST: u64 = 0x40;
+}
+
 /// One element of a trace ring.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -76,6 +111,16 @@ impl TraceEntry {
     /// Packs the second word.
     pub const fn pack_id(event: u64, words: u8, cpu: u8) -> u64 {
         (event & 0xFFFF_FFFF_FFFF) | (words as u64) << 48 | (cpu as u64) << 56
+    }
+
+    /// The event.
+    pub const fn event(&self) -> u64 {
+        self.id & 0xFFFF_FFFF_FFFF
+    }
+
+    /// The CPU.
+    pub const fn cpu(&self) -> u8 {
+        (self.id >> 56) as u8
     }
 }
 

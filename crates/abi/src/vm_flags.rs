@@ -37,6 +37,9 @@ bitflags! {
         const VTM = 1 << 13;
         /// Nothing is lost when this VM is switched off without a word.
         const STATELESS = 1 << 14;
+        /// Not ACRN's: no VM that runs, but memory of a program in the Service VM that wants to read
+        /// the hypervisor's trace and log. It has no vCPU.
+        const OBSERVER = 1 << 63;
 
         const _ = !0;
     }

@@ -168,36 +168,10 @@ pub enum Exit {
 
 impl Exit {
     /// Number of distinct reasons that are counted.
-    pub const REASONS: usize = 25;
+    pub const REASONS: usize = acrn_trace::REASONS.len();
 
     /// Names in the order of [`Exit::reason`].
-    pub const NAMES: [&'static str; Self::REASONS] = [
-        "cpuid",
-        "msr",
-        "io",
-        "nested-fault",
-        "hlt",
-        "pause",
-        "interrupt",
-        "irq-window",
-        "nmi",
-        "nmi-window",
-        "xsetbv",
-        "wbinvd",
-        "invd",
-        "hypercall",
-        "undefined",
-        "refused",
-        "shutdown",
-        "invalid-state",
-        "unknown",
-        "exception",
-        "control-reg",
-        "eoi",
-        "deadline",
-        "task-switch",
-        "ioreq",
-    ];
+    pub const NAMES: [&'static str; Self::REASONS] = acrn_trace::REASONS;
 
     /// Index of the reason for counters.
     #[inline]

@@ -207,6 +207,10 @@ pub(super) fn hypercalls(context: &Context) -> Result<Outcome> {
     hold(context, "hypercall_policy,hypercall_fuzz", 2)
 }
 
+pub(super) fn rings(context: &Context) -> Result<Outcome> {
+    hold(context, "rings,observer", 2)
+}
+
 pub(super) fn chaos(context: &Context) -> Result<Outcome> {
     for cpus in [1, 4] {
         let tests = "startup_storm,chaos,smp,ipi";
@@ -334,7 +338,7 @@ fn end(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// The figures of the shell's `memory` before and after ten thousand User VMs.
+/// The figures of the shell's `mem` before and after ten thousand User VMs.
 pub(super) fn cycles(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(without_hypervisor());

@@ -197,6 +197,12 @@ pub const CASES: &[Case] = &[
         run: micro::hypercalls,
     },
     Case {
+        name: "micro_rings",
+        on: BOTH,
+        catches: "a trace or log that is wrong, or a ring by which the hypervisor is led astray",
+        run: micro::rings,
+    },
+    Case {
         name: "micro_chaos",
         on: BOTH,
         catches: "accesses of any kind in any order, and a storm of start-up IPIs",

@@ -112,6 +112,11 @@ impl Vdev {
     /// `legacy_id` of the counters that the hypervisor reads for the Device Model: `io_addr[0]`
     /// is the port of the PM timer, `io_addr[1]` the address of the HPET, with their sizes.
     pub const LEGACY_COUNTERS: u32 = 2;
+    /// `legacy_id` of a ring of the trace or of the log, for an
+    /// [observer](crate::vm_flags::VmFlags::OBSERVER): `args` begins with an
+    /// [`SbufParam`](super::SbufParam). It is the same as [`SETUP_SBUF`](super::HypercallId::SETUP_SBUF),
+    /// for which upstream Linux has no ioctl.
+    pub const LEGACY_RING: u32 = 0x10;
 }
 layout!(Vdev: 192 { device @ 2, legacy_id @ 4, slot @ 8, io_addr @ 16, io_size @ 40, args @ 64 });
 

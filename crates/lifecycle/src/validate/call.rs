@@ -85,6 +85,13 @@ pub enum Call {
         /// A `SetMemoryRegions`.
         block: Gpa,
     },
+    /// Set a ring up, or withdraw it.
+    SetupRing {
+        /// Whose memory has it.
+        vm: VmId,
+        /// An `SbufParam`.
+        block: Gpa,
+    },
     /// Add or remove a device that the hypervisor emulates.
     Vdev {
         /// Which VM.
@@ -229,6 +236,7 @@ impl Call {
                 vcpu: VcpuId(u16::try_from(rsi).map_err(|_| BadCall::Vcpu(rsi))?),
             },
             Id::VM_SET_MEMORY_REGIONS => Self::SetMemoryRegions { block: Gpa(rdi) },
+            Id::SETUP_SBUF => Self::SetupRing { vm: vm()?, block },
             Id::CREATE_VDEV => vdev(VdevChange::Create)?,
             Id::DESTROY_VDEV => vdev(VdevChange::Destroy)?,
             Id::SET_PTDEV_INTR => pass(PassThrough::SetInterrupt)?,

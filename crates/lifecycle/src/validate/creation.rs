@@ -8,7 +8,7 @@ use core::fmt;
 
 /// What the Device Model may ask for and gets. Waiting for I/O by polling is accepted and not
 /// done: the result is the same, a sleeping vCPU only leaves the CPU to others meanwhile.
-const PROVIDED: VmFlags = VmFlags::IO_COMPLETION_POLLING;
+const PROVIDED: VmFlags = VmFlags::IO_COMPLETION_POLLING.union(VmFlags::OBSERVER);
 /// What it may ask for in ACRN and does not get: to go on without would be another VM.
 const REFUSED: VmFlags = VmFlags::SECURE_WORLD
     .union(VmFlags::LAPIC_PASSTHROUGH)
@@ -88,6 +88,14 @@ impl Creation {
         if flags.intersects(REFUSED) {
             return Err(BadCreation::Flags(flags & REFUSED));
         }
+        if flags.contains(VmFlags::OBSERVER) {
+            return Ok(Self {
+                name,
+                flags: VmFlags::OBSERVER,
+                cpus: 0,
+                anywhere: false,
+            });
+        }
         let all = u64::MAX
             .checked_shr(64u32.saturating_sub(present as u32))
             .unwrap_or(0);
@@ -126,7 +134,12 @@ impl Creation {
         Ok(Self { cpus, ..self })
     }
 
-    /// Number of vCPUs, 1 to 16.
+    /// Whether it is no VM that runs: it has no vCPU.
+    pub const fn is_observer(&self) -> bool {
+        self.flags.contains(VmFlags::OBSERVER)
+    }
+
+    /// Number of vCPUs, 1 to 16; none of an observer.
     pub const fn vcpus(&self) -> u16 {
         self.cpus.count_ones() as u16
     }
@@ -211,6 +224,20 @@ mod tests {
         assert_eq!(BadCreation::Flags(VmFlags::RT).errno(), Errno::ENOSYS);
         let kept = with(VmFlags::IO_COMPLETION_POLLING | VmFlags::TEE).unwrap();
         assert_eq!(kept.flags, VmFlags::IO_COMPLETION_POLLING);
+    }
+
+    #[test]
+    fn an_observer_has_no_cpu_whatever_it_asks_for() {
+        for cpu_affinity in [0, 1, u64::MAX] {
+            let block = VmCreation {
+                vm_flag: VmFlags::OBSERVER.bits(),
+                ..block(b"acrntrace-1", cpu_affinity)
+            };
+            let creation = Creation::new(&block, 2).unwrap();
+            assert!(creation.is_observer());
+            assert_eq!((creation.vcpus(), creation.cpus().count()), (0, 0));
+        }
+        assert!(!Creation::new(&block(b"vm1", 1), 2).unwrap().is_observer());
     }
 
     #[test]

@@ -9,9 +9,11 @@ mod creation;
 mod device;
 mod region;
 mod registers;
+mod ring;
 
 pub use call::{BadCall, Call, PassThrough, VdevChange};
 pub use creation::{BadCreation, Creation};
 pub use device::{BadVdev, Emulated, PciPlace, RegionName, Removal, UartPlace};
 pub use region::{BadRegion, Change, MAX_REGIONS, Region};
 pub use registers::{BadRegisters, Code, Limits, Segment, Start};
+pub use ring::{BadRingRequest, Content, RingRequest};

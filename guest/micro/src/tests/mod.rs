@@ -19,6 +19,7 @@ mod modes;
 mod neighbour;
 mod peers;
 mod processors;
+mod rings;
 mod shadow;
 mod shares;
 mod tasks;
@@ -99,6 +100,8 @@ pub const TESTS: &[Entry] = &[
     ("vm_read_only", true, vm::read_only),
     ("vm_hostile", true, hostile::user_vm),
     ("vm_neighbour", true, neighbour::registers),
+    ("rings", true, rings::rings),
+    ("observer", true, rings::observer),
     ("chaos", true, chaos::stream),
     ("startup_storm", true, chaos::startup_storm),
     ("vm_slots", true, vm::slots),

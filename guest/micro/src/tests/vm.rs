@@ -13,6 +13,7 @@ use acrn_abi::hypercall::{
     Errno, HypercallId as Id, MemoryRegion, SetMemoryRegions, VcpuRegs, Vdev, VmCreation, memory,
 };
 use acrn_abi::ioreq::{DIRECTION_READ, DIRECTION_WRITE, IoRequest, Kind, OFFSET_PAYLOAD, State};
+use acrn_abi::vm_flags::VmFlags;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 const UPCALL: u8 = 0xf3;
@@ -69,8 +70,19 @@ fn error(code: Errno) -> i64 {
 impl UserVm {
     /// Creates a VM on the CPUs of the mask.
     pub(super) fn create(name: &[u8], cpus: u64) -> Result<Self, i64> {
+        Self::create_with(name, cpus, VmFlags::empty())
+    }
+
+    /// Number of the VM.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Creates a VM with flags.
+    pub(super) fn create_with(name: &[u8], cpus: u64, flags: VmFlags) -> Result<Self, i64> {
         let mut creation = VmCreation {
             cpu_affinity: cpus,
+            vm_flag: flags.bits(),
             ..VmCreation::default()
         };
         creation.name[..name.len()].copy_from_slice(name);

@@ -11,7 +11,7 @@
 //! changes it meanwhile, it has asked for other changes.
 
 use super::memory::{add, remove};
-use super::{Outcome, Refusal, existing, read};
+use super::{Outcome, Refusal, read, slot};
 use crate::arch::{cpu, tsc};
 use crate::vm::{self, Vm};
 use acrn_abi::hypercall::{Errno, MemoryRegion, SetMemoryRegions};
@@ -49,19 +49,19 @@ pub fn set_regions(block: Gpa) -> Result<Outcome, Refusal> {
     if header.region_count > MAX_REGIONS {
         return Err(Refusal::new(Errno::EINVAL, "too many regions in one call"));
     }
-    let vm = existing(VmId(header.vmid))?;
+    let vm = slot(VmId(header.vmid))?;
     let state = vm.state.lock();
     if *state == VmState::PoweredOff {
         return Err(Refusal::NoVm(vm.id));
     }
-    let mut slot = vm.batch.lock();
-    let mut batch = match slot.take() {
+    let mut kept = vm.batch.lock();
+    let mut batch = match kept.take() {
         Some(batch) if batch.block == block && batch.header.as_bytes() == header.as_bytes() => {
             batch
         }
         // One after the other. The caller's interrupts let the other one go on.
         Some(batch) if cpu::rdtsc().wrapping_sub(batch.seen) < tsc::from_ms(PATIENCE_MS) => {
-            *slot = Some(batch);
+            *kept = Some(batch);
             return Ok(Outcome::Again);
         }
         _ => Batch::new(block, header),
@@ -71,7 +71,7 @@ pub fn set_regions(block: Gpa) -> Result<Outcome, Refusal> {
         return Ok(Outcome::Done(0));
     }
     batch.seen = cpu::rdtsc();
-    *slot = Some(batch);
+    *kept = Some(batch);
     Ok(Outcome::Again)
 }
 

@@ -1,16 +1,16 @@
 //! Devices of User VMs and facts about the machine.
 
-use super::{Refusal, existing, read, write};
+use super::{Refusal, existing, read, slot, write};
 use crate::arch::{cpu, tsc};
-use crate::vm::{CONSOLE_SOURCE, Vm};
-use crate::{config, console, inter_vm, percpu, shared_memory, virtual_pci};
+use crate::vm::{self, CONSOLE_SOURCE, Vm};
+use crate::{config, console, inter_vm, percpu, rings, shared_memory, virtual_pci};
 use acrn_abi::hypercall::{CpuStateQuery, Errno, HwInfo, MmioDev, PciDev, PtdevIrq, Vdev};
 use acrn_abi::{Gpa, VmId};
 use acrn_config_blob::{DeviceKind, PciDevice, VuartKind};
 use acrn_config_use::LineEnd;
 use acrn_lifecycle::VmState;
 use acrn_lifecycle::validate::{
-    Emulated, PassThrough, PciPlace, RegionName, Removal, UartPlace, VdevChange,
+    Emulated, PassThrough, PciPlace, RegionName, Removal, RingRequest, UartPlace, VdevChange,
 };
 use acrn_vdev::counters::Counters;
 use acrn_vdev::uart::VUart;
@@ -19,6 +19,9 @@ use acrn_vdev::uart::VUart;
 /// which VMs reach each other.
 pub fn change_vdev(id: VmId, block: Gpa, change: VdevChange) -> Result<u64, Refusal> {
     let description: Vdev = read(block)?;
+    if let Some(request) = RingRequest::of_device(&description)? {
+        return change_ring(slot(id)?, request, change);
+    }
     let vm = existing(id)?;
     let state = vm.state.lock();
     let stopped = match change {
@@ -33,6 +36,22 @@ pub fn change_vdev(id: VmId, block: Gpa, change: VdevChange) -> Result<u64, Refu
         VdevChange::Create => create(vm, Emulated::new(&description)?),
         VdevChange::Destroy => destroy(vm, Emulated::to_remove(&description)?),
     }
+}
+
+/// A ring of an observer, which is no device: upstream Linux has no other ioctl that could bring it.
+fn change_ring(vm: &Vm, request: RingRequest, change: VdevChange) -> Result<u64, Refusal> {
+    let at = request.at.filter(|_| change == VdevChange::Create);
+    rings::change(vm, &RingRequest { at, ..request })
+}
+
+/// SETUP_SBUF.
+pub fn set_up_ring(id: VmId, block: Gpa) -> Result<u64, Refusal> {
+    let request = RingRequest::new(&read(block)?)?;
+    let vm = match id {
+        VmId(0) => vm::service(),
+        _ => slot(id)?,
+    };
+    rings::change(vm, &request)
 }
 
 fn create(vm: &Vm, device: Emulated) -> Result<u64, Refusal> {

@@ -7,10 +7,9 @@
 
 use super::{Refusal, read, slot};
 use crate::memory::{self, OWNERS};
-use crate::user_vm;
-use crate::virtual_pci;
 use crate::vm::{self, Vm};
 use crate::withheld::Withheld;
+use crate::{rings, user_vm, virtual_pci};
 use acrn_abi::hypercall::Errno;
 use acrn_abi::{Gpa, Hpa, PAGE_SIZE, VmId};
 use acrn_lifecycle::VmState;
@@ -121,6 +120,9 @@ const PAGES: u64 = 4096;
 /// then they are the Service VM's again. Memory that VMs share is nobody's to return: it is passed over. Comes to the end of a bounded number of pages and tells
 /// how many bytes of the range are done.
 pub fn remove(vm: &Vm, gpa: Gpa, size: u64, spent: &mut u64) -> Result<u64, Refusal> {
+    if vm.is_observer() {
+        rings::withdraw_all(vm.id);
+    }
     let mut lent: ArrayVec<(Hpa, u64), PIECES> = ArrayVec::new();
     let mut done = size;
     let mut seen = 0;

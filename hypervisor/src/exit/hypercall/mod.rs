@@ -90,6 +90,7 @@ fn act_at_once(vcpu: &'static Vcpu, call: Call) -> Result<u64, Refusal> {
         Call::SetIrqLine { vm, line } => interrupt::set_line(vm, line),
         Call::SetIoreqBuffer { vm, block } => memory::set_request_page(vm, block),
         Call::RequestFinished { vm, vcpu } => interrupt::request_finished(vm, vcpu),
+        Call::SetupRing { vm, block } => device::set_up_ring(vm, block),
         Call::Vdev { vm, block, change } => device::change_vdev(vm, block, change),
         Call::PassThrough { vm, block, what } => device::pass_through(vm, block, what),
         Call::HwInfo { block } => device::hardware(block),

@@ -3,9 +3,12 @@
 use crate::inter_vm;
 use acrn_abi::hypercall::Errno;
 use acrn_abi::{Gpa, VmId};
-use acrn_lifecycle::validate::{BadCall, BadCreation, BadRegion, BadRegisters, BadVdev};
+use acrn_lifecycle::validate::{
+    BadCall, BadCreation, BadRegion, BadRegisters, BadRingRequest, BadVdev,
+};
 use acrn_lifecycle::{Reason, Refused};
 use acrn_memory::{MapError, OwnerError};
+use acrn_trace::BadRing;
 use core::fmt;
 
 /// See the module.
@@ -21,6 +24,10 @@ pub enum Refusal {
     Registers(BadRegisters),
     /// The description of a device.
     Vdev(BadVdev),
+    /// A ring.
+    RingRequest(BadRingRequest),
+    /// The header of a ring.
+    Ring(BadRing),
     /// The VM's state or rank.
     State(Refused),
     /// Pages that are not the Service VM's to give.
@@ -51,6 +58,7 @@ impl Refusal {
             Self::Region(e) => e.errno(),
             Self::Registers(e) => e.errno(),
             Self::Vdev(e) => e.errno(),
+            Self::RingRequest(e) => e.errno(),
             Self::State(refused) => match refused.reason {
                 Reason::Severity | Reason::Caller => Errno::EACCES,
                 Reason::State | Reason::NotReady => Errno::EINVAL,
@@ -59,7 +67,7 @@ impl Refusal {
                 Errno::EACCES
             }
             Self::Map(MapError::OutOfFrames { .. }) => Errno::ENOMEM,
-            Self::Owner(_) | Self::Map(_) | Self::NoVm(_) => Errno::EINVAL,
+            Self::Ring(_) | Self::Owner(_) | Self::Map(_) | Self::NoVm(_) => Errno::EINVAL,
             Self::InterVm(inter_vm::Refused::NoLine(_) | inter_vm::Refused::NoRegion) => {
                 Errno::ENODEV
             }
@@ -80,6 +88,8 @@ impl fmt::Display for Refusal {
             Self::Region(e) => e.fmt(f),
             Self::Registers(e) => e.fmt(f),
             Self::Vdev(e) => e.fmt(f),
+            Self::RingRequest(e) => e.fmt(f),
+            Self::Ring(e) => e.fmt(f),
             Self::State(e) => e.fmt(f),
             Self::Owner(e) => e.fmt(f),
             Self::Map(e) => e.fmt(f),
@@ -107,6 +117,8 @@ from! {
     BadRegion => Region;
     BadRegisters => Registers;
     BadVdev => Vdev;
+    BadRingRequest => RingRequest;
+    BadRing => Ring;
     Refused => State;
     OwnerError => Owner;
     MapError => Map;
