@@ -25,6 +25,8 @@ pub enum Part {
     Manager,
     /// The board inspector.
     Inspector,
+    /// Readers of the hypervisor's log and trace.
+    Tools,
     /// RAM disk of the Service VM and disk images.
     Rootfs,
     /// The micro-guests.
@@ -66,6 +68,7 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
             Part::Dm => vec![image::device_model(layout)?],
             Part::Manager => image::manager(layout)?.to_vec(),
             Part::Inspector => vec![image::inspector(layout)?],
+            Part::Tools => image::tools(layout)?.to_vec(),
             Part::Rootfs => {
                 let initrd = rootfs::service_initrd(layout, &service_programs(layout)?)?;
                 vec![initrd, data_disk(layout, &kernel::build(layout)?)?]
@@ -90,6 +93,7 @@ fn service_programs(layout: &Layout) -> Result<Vec<PathBuf>> {
         image::vm_command(layout)?,
     ];
     programs.extend(image::manager(layout)?);
+    programs.extend(image::tools(layout)?);
     Ok(programs)
 }
 

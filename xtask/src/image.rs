@@ -93,6 +93,17 @@ pub fn inspector(layout: &Layout) -> Result<PathBuf> {
     static_program(layout, "board inspector", "acrn-inspector", name)
 }
 
+/// Builds `acrnlog` and `acrntrace`, linked statically.
+///
+/// # Errors
+/// The compiler's, with the end of the log.
+pub fn tools(layout: &Layout) -> Result<[PathBuf; 2]> {
+    Ok([
+        static_program(layout, "log tool", "acrn-tools", "acrnlog")?,
+        static_program(layout, "trace tool", "acrn-tools", "acrntrace")?,
+    ])
+}
+
 /// Builds the program by which the system tests speak to a running `acrn-dm`.
 ///
 /// # Errors

@@ -23,6 +23,7 @@ mod schedule;
 mod shell;
 mod source;
 mod task;
+mod trace;
 
 pub use source::Source;
 
@@ -122,6 +123,16 @@ pub const TARGETS: &[Target] = &[
         name: "schedule",
         run: schedule::run,
         seeds: none,
+    },
+    Target {
+        name: "trace_file",
+        run: trace::file,
+        seeds: trace::file_seeds,
+    },
+    Target {
+        name: "trace_ring",
+        run: trace::ring,
+        seeds: trace::ring_seeds,
     },
     Target {
         name: "shell",

@@ -116,6 +116,7 @@ targets! {
     decoder paging task multiboot bzimage cmdline acpi hypercalls pci lapic ioapic pic uart memory serial_line
     virtual_function schedule shell config scenario board definition manager_json launch_script life_cycle
     aml board_facts
+    trace_file trace_ring
 }
 
 #[test]

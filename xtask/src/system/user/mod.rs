@@ -10,6 +10,7 @@ mod devices;
 mod life;
 mod manage;
 mod memory;
+mod observe;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -50,6 +51,18 @@ pub(super) const CASES: &[Case] = &[
         on: QEMU,
         catches: "acrnctl that does not do what it says; VMs that kill -9 of acrnd loses",
         run: manage::managed,
+    },
+    Case {
+        name: "acrnlog",
+        on: QEMU,
+        catches: "log lines that do not reach the Service VM; a reader that is killed and leaves its rings",
+        run: observe::log,
+    },
+    Case {
+        name: "acrntrace",
+        on: QEMU,
+        catches: "a trace of a User VM's boot with gaps, without a vCPU, or that is no picture",
+        run: observe::trace,
     },
     Case {
         name: "user_vm_two_cpus",
