@@ -10,12 +10,14 @@
 //! * [`table`] reads one table with its checksum, and the lists that lead to it;
 //! * [`madt`], [`fadt`], [`dmar`], [`small`] read the single tables;
 //! * [`sleep`] finds the sleep types in the byte code of the DSDT, without an interpreter;
-//! * [`checksum`] is for modified copies of tables that a guest is to see.
+//! * [`checksum`] is for modified copies of tables that a guest is to see;
+//! * [`build`] makes the tables of VMs that the hypervisor starts itself.
 //!
 //! Section numbers are of the ACPI specification 6.5.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod checksum;
 pub mod dmar;
 mod error;

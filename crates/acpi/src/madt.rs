@@ -174,6 +174,39 @@ impl Madt {
         }
     }
 
+    /// Shows every entry of a CPU, usable or not: its APIC id, the offset of its flags in the table, and
+    /// the flags. A damaged table is shown up to where it is.
+    pub fn for_each_cpu(
+        memory: &impl PhysicalMemory,
+        table: &Table,
+        mut show: impl FnMut(u32, u32, u32),
+    ) {
+        let mut offset = 44u32;
+        while let Some([kind, length]) = table.get::<[u8; 2]>(memory, offset) {
+            let length = u32::from(length);
+            let entry = Entry {
+                memory,
+                table: *table,
+                offset,
+                length,
+            };
+            let id = match kind {
+                0 => entry.get::<u8>(3).map(u32::from).zip(Some(4)),
+                9 => entry.get(4).zip(Some(8)),
+                _ => None,
+            };
+            if let Some((id, field)) = id
+                && let Some(flags) = entry.get(field)
+            {
+                show(id, offset + field, flags);
+            }
+            let Some(next) = offset.checked_add(length).filter(|_| length >= 2) else {
+                return;
+            };
+            offset = next;
+        }
+    }
+
     /// Takes one entry in. `None`: too short for its kind; an error: no room for it.
     fn add<M: PhysicalMemory>(
         &mut self,
@@ -241,8 +274,6 @@ impl Madt {
         acpi_uid: u32,
         flags: u32,
     ) -> Result<(), (&'static str, usize)> {
-        const ENABLED: u32 = 1 << 0;
-        const ONLINE_CAPABLE: u32 = 1 << 1;
         let usable = flags & (ENABLED | ONLINE_CAPABLE) != 0;
         // Firmware may list a CPU both ways, as xAPIC and as x2APIC.
         if !usable || self.cpus.iter().any(|cpu| cpu.apic_id == apic_id) {
@@ -256,6 +287,11 @@ impl Madt {
         self.cpus.try_push(cpu).map_err(|_| ("CPUs", MAX_CPUS))
     }
 }
+
+/// Flag of a CPU: it is there.
+pub const ENABLED: u32 = 1 << 0;
+/// Flag of a CPU: it can be brought online.
+pub const ONLINE_CAPABLE: u32 = 1 << 1;
 
 /// One entry of the table.
 struct Entry<'a, M> {
@@ -294,6 +330,24 @@ mod tests {
     }
 
     const CPU0: &[u8] = &[0, 8, 0, 0, 1, 0, 0, 0];
+
+    #[test]
+    fn the_flags_of_every_cpu_are_found() {
+        let body = [
+            &[0, 0, 0xE0, 0xFE, 1, 0, 0, 0][..],
+            CPU0,
+            &[1, 12, 3, 0, 0, 0, 0xC0, 0xFE, 0, 0, 0, 0],
+            &[9, 16, 0, 0, 0, 1, 0, 0, 3, 0, 0, 0, 7, 0, 0, 0],
+            &[0, 8, 1, 2, 0, 0, 0, 0],
+            &[0, 1],
+        ];
+        let mut ram = Ram::new(0x2000);
+        ram.put(0x100, &table(*b"APIC", &body.concat()));
+        let table = Table::locate(&ram, Hpa(0x100)).unwrap();
+        let mut seen = vec![];
+        Madt::for_each_cpu(&ram, &table, |id, at, flags| seen.push((id, at, flags)));
+        assert_eq!(seen, [(0, 48, 1), (0x100, 72, 3), (2, 84, 0)]);
+    }
 
     #[test]
     fn all_kinds_of_entries_are_read() {
