@@ -4,6 +4,7 @@
 //!   ([`HostMap`]) and what a guest is told ([`GuestMap`], its e820).
 //! * [`OwnerMap`] knows the one owner of each 4 KiB host page and to whom it is lent. Whoever maps
 //!   host memory anywhere asks it first; that is how no guest ever reaches the hypervisor.
+//! * [`pc`] lays host ranges out as the memory of a PC.
 //! * [`NestedTable`] is the second stage of address translation, in AMD's format ([`Npt`]) or
 //!   Intel's ([`Ept`]), over an abstract [`FrameStore`].
 //!
@@ -16,6 +17,7 @@
 mod map;
 mod nested;
 mod owner;
+pub mod pc;
 
 pub use map::{
     Address, Block, GuestMap, HostMap, MAP_CAPACITY, MapChangeError, MemoryKind, MemoryMap, Side,

@@ -38,6 +38,31 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// 1970-01-01 and 10000-01-01: the four digits that the registers hold, and no earlier epoch.
 const TIMES: core::ops::Range<i64> = 0..253_402_300_800;
 
+/// The time that a clock shows, in seconds since 1970; `read` reads one of its registers. `None` when it
+/// is in the middle of an update or shows no valid time. Two readings in a row that are alike are right.
+pub fn time_of(mut read: impl FnMut(u8) -> u8) -> Option<u64> {
+    if read(reg::A) & A_UPDATE_IN_PROGRESS != 0 {
+        return None;
+    }
+    let mut clock = VRtc::new();
+    clock.set_memory(reg::B, read(reg::B));
+    let mut decoded = |index| clock.decode(read(index));
+    let [second, minute, day, month] =
+        [reg::SECONDS, reg::MINUTES, reg::DAY, reg::MONTH].map(&mut decoded);
+    let year = decoded(reg::YEAR);
+    let hour = clock.decode_hour(read(reg::HOURS));
+    // Firmware knows where the century is, if anywhere; this century has a while to go.
+    let time = Calendar {
+        second,
+        minute,
+        hour,
+        day,
+        month,
+        year: 2000 + u16::from(year),
+    };
+    time.to_seconds().and_then(|time| u64::try_from(time).ok())
+}
+
 /// A point in time as the clock shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Calendar {
@@ -312,6 +337,18 @@ mod tests {
     fn set(rtc: &mut VRtc, index: u8, value: u8, now: u64) {
         rtc.write(INDEX_PORT, index, now);
         rtc.write(DATA_PORT, value, now);
+    }
+
+    #[test]
+    fn the_time_of_another_clock_is_read_in_both_codes() {
+        for b in [B_24_HOURS, B_24_HOURS | B_BINARY, 0] {
+            let mut rtc = VRtc::new();
+            set(&mut rtc, reg::B, b, LEAP_DAY);
+            let time = time_of(|index| get(&mut rtc, index, LEAP_DAY));
+            assert_eq!(time, Some(LEAP_DAY), "{b}");
+        }
+        assert_eq!(time_of(|_| 0xff), None);
+        assert_eq!(time_of(|_| 0), None);
     }
 
     fn shown(rtc: &mut VRtc, now: u64) -> [u8; 8] {
