@@ -3,9 +3,10 @@
 use crate::arch::{self, apic, cpu, exception, ioapic, paging, smp, tsc, uart};
 use crate::memory::BootMemory;
 use crate::{
-    config, console, iommu, log, memory, pci, percpu, run, serial, service, shared_memory, virt,
+    config, console, iommu, log, memory, modules, pci, percpu, prelaunched, run, serial, service,
+    shared_memory, virt,
 };
-use acrn_abi::{Hpa, PcpuId};
+use acrn_abi::{Hpa, PcpuId, VmId};
 use acrn_acpi::Platform;
 use acrn_boot::cmdline::{Options, Uart};
 use acrn_boot::{BootInfo, multiboot};
@@ -57,6 +58,7 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     paging::protect_this_cpu();
     apic::initialise();
     measure_clocks(platform);
+    arch::rtc::initialise();
     if let Err(error) = memory::build_ownership(Owner::Vm(crate::vm::service().id)) {
         stop(format_args!(
             "no memory for the ownership map: {} bytes wanted",
@@ -72,20 +74,41 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     }
     memory::open_frame_pool();
     iommu::find(platform);
+    modules::keep(&mut info);
+    prelaunched::reserve();
+    prelaunched::launch(&info);
     start_service_vm(&info, platform);
     drop(info);
     run::enter(PcpuId(0))
 }
 
+/// Works with what the loader said, after start-up.
+pub fn with_info<R>(work: impl FnOnce(&BootInfo) -> R) -> R {
+    work(&INFO.lock())
+}
+
 /// Starts the Service VM; when there is to be none or it cannot be, the shell has the console.
 fn start_service_vm(info: &BootInfo, platform: &Platform) {
     if config::setup().has_service_vm() {
-        match service::launch(info, platform) {
-            Ok(()) => return,
-            Err(error) => error!("no Service VM: {error}"),
+        if let Err(error) = service::launch(info, platform) {
+            error!("no Service VM: {error}");
         }
     }
-    crate::shell::prompt();
+    match first_console() {
+        Some(vm) => console::attach(vm),
+        None => crate::shell::prompt(),
+    }
+}
+
+/// The VM whose console is shown at first: the configuration's choice, else the Service VM, else the
+/// first one.
+fn first_console() -> Option<VmId> {
+    let setup = config::setup();
+    let running = |vm: &&crate::vm::Vm| vm.may_run() && vm.uart.lock().port != 0;
+    let chosen = setup.console_vm().map(|slot| crate::vm::get(VmId(slot)));
+    let mut all = crate::vm::all().iter();
+    let vm = chosen.filter(running).or_else(|| all.find(running));
+    vm.map(|vm| vm.id)
 }
 
 /// Says why on the console and stops.

@@ -107,12 +107,17 @@ pub fn detach() {
     shell::prompt();
 }
 
-/// Forgets what a VM said, when another takes its slot; the shell gets its console.
-pub fn forget(id: VmId) {
-    KEPT[id.index() % MAX_VMS].lock().length = 0;
+/// A VM has come to its end: if it has the console, the shell gets that.
+pub fn left(id: VmId) {
     if ATTACHED.load(Ordering::SeqCst) == id.0 {
         detach();
     }
+}
+
+/// Forgets what a VM said, when another takes its slot; the shell gets its console.
+pub fn forget(id: VmId) {
+    KEPT[id.index() % MAX_VMS].lock().length = 0;
+    left(id);
 }
 
 /// Moves a VM's output on: to the console, or to what is kept.

@@ -5,8 +5,9 @@ use crate::arch::cpu;
 use crate::exit::{Next, ioreq, msr};
 use crate::vcpu::{Local, Vcpu, Wait, request};
 use crate::virt::{self, Exit, Registers, VirtConfig};
-use crate::{config, percpu, power};
+use crate::{config, percpu, power, static_vm};
 use acrn_abi::PcpuId;
+use acrn_config_blob::LoadOrder;
 use acrn_lifecycle::{Caller, VmRequest};
 use acrn_sched::Params;
 use acrn_vdev::lapic::VLapic;
@@ -162,16 +163,26 @@ fn end_vm(vcpu: &'static Vcpu, local: &mut Local, reason: &str) -> Next {
             other.ask(request::STOP);
         }
     }
-    if vm.is_service() {
+    if vm.origin() != LoadOrder::PostLaunched {
         vcpu.set_wait(Wait::Stopped);
+        if let Some(owed) = static_vm::after_end(vm, true) {
+            static_vm::owe(vm, owed);
+            return Next::Block;
+        }
         // Not waited for: who holds the lock may wait for this vCPU.
         if let Some(mut state) = vm.state.try_lock() {
             if let Ok(next) = state.on(VmRequest::Fatal, Caller::Guest, vm.standing()) {
                 *state = next;
             }
         }
-        error!("the Service VM is gone; `reboot` in the shell resets the machine");
-        crate::console::detach();
+        match vm.is_service() {
+            true => error!("the Service VM is gone; `vm_reset 0` in the shell starts it again"),
+            false => error!(
+                "it is gone; `vm_reset {}` in the shell starts it again",
+                vm.id
+            ),
+        }
+        crate::console::left(vm.id);
         return Next::Block;
     }
     ioreq::power_off(vcpu, local)

@@ -17,6 +17,7 @@
 //! | [`lifecycle`], [`service`], [`user_vm`] | life of vCPUs; making the Service VM and others |
 //! | [`power`] | switching the machine off, resetting it |
 //! | [`config`] | the configuration in force |
+//! | [`firmware`] | changes to the firmware's tables |
 //! | [`console`], [`shell`], [`log`], [`stats`] | what people see |
 #![no_std]
 #![no_main]
@@ -37,14 +38,18 @@ mod config;
 mod console;
 mod device_memory;
 mod exit;
+mod firmware;
 mod inter_vm;
 mod iommu;
 mod irq;
 mod lifecycle;
 mod memory;
+mod modules;
+mod os;
 mod pci;
 mod percpu;
 mod power;
+mod prelaunched;
 mod rings;
 mod run;
 mod run_queue;
@@ -53,6 +58,7 @@ mod serial;
 mod service;
 mod shared_memory;
 mod shell;
+mod static_vm;
 mod stats;
 mod trace;
 mod user_vm;

@@ -3,6 +3,7 @@
 
 use crate::arch::{cpu, device, tsc};
 use crate::exit::io::{Answer, host_port};
+use crate::static_vm::{self, Owed};
 use crate::vcpu::Vcpu;
 use crate::vm;
 use acrn_abi::{Bdf, Hpa};
@@ -65,15 +66,23 @@ pub fn register(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> Answer 
     if let Some(shift) = lane(port, size) {
         let value = (value << shift) as u16;
         if value & SLEEP_ENABLE != 0 {
-            return service_sleep((value & SLEEP_TYPE) >> 10);
+            return service_sleep(vcpu, (value & SLEEP_TYPE) >> 10);
         }
     }
     Answer::Done(host_port(port, size, write))
 }
 
-fn service_sleep(kind: u16) -> Answer {
+fn service_sleep(vcpu: &Vcpu, kind: u16) -> Answer {
     let s5 = crate::boot::platform().and_then(|platform| platform.s5);
     if s5.is_some_and(|s5| kind == s5.a.into()) {
+        let vm = vcpu.vm();
+        if static_vm::others_run(vm) || static_vm::after_end(vm, false) != Some(Owed::Off) {
+            info!("the Service VM switches itself off");
+            if let Some(owed) = static_vm::after_end(vm, false) {
+                static_vm::owe_guest(vcpu, owed);
+            }
+            return Answer::Done(0);
+        }
         info!("the Service VM powers the machine off");
         off();
     }
@@ -174,8 +183,13 @@ fn triple_fault() -> ! {
     cpu::halt_forever()
 }
 
-/// The Service VM resets itself, and with it the machine, whose devices it drives.
+/// The Service VM resets itself, and with it the machine, unless other VMs go on.
 pub fn service_reset(vcpu: &Vcpu, by: &str) -> Answer {
+    if static_vm::others_run(vcpu.vm()) {
+        info!("the Service VM resets itself by {by}");
+        static_vm::owe_guest(vcpu, Owed::Reset);
+        return Answer::Done(0);
+    }
     info!("the Service VM resets the machine by {by}");
     for vm in vm::all().iter().filter(|vm| vm.id != vcpu.vm_id()) {
         vm.stop_running();

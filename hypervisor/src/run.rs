@@ -46,6 +46,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     this.end_call(Calls::ATTENTION);
     crate::console::poll(this);
     crate::shell::work::poll(this);
+    crate::static_vm::poll(this);
     let now = cpu::rdtsc();
     let turn = {
         let woken = this.wake.swap(0, Ordering::SeqCst);

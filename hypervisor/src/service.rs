@@ -1,61 +1,54 @@
 //! Making the Service VM: identity-mapped, owning whatever the hypervisor does not keep.
 
-use crate::arch::{apic, boot, cpu, ioapic};
-use crate::memory::{self, BootMemory};
-use crate::vcpu::Wait;
-use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig, gpr};
+use crate::arch::{apic, boot as image, ioapic};
+use crate::os::{self, Os};
+use crate::virt::{NestedTable, VirtConfig};
 use crate::vm::{self, Vm};
-use crate::{config, console, device_memory, exit, inter_vm, iommu, lifecycle, pci, percpu};
+use crate::{
+    config, console, device_memory, firmware, inter_vm, iommu, lifecycle, memory, modules, pci,
+    percpu,
+};
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, module_tag};
 use acrn_acpi::Platform;
-use acrn_boot::bzimage::{self, Initrd, KernelImage, LoadPlan, Search};
-use acrn_boot::zero_page::{self, E820Entry};
-use acrn_boot::{BootInfo, Module};
+use acrn_boot::BootInfo;
+use acrn_boot::bzimage::Search;
+use acrn_config_blob::LoadOrder;
 use acrn_lifecycle::VmState;
-use acrn_memory::{Access, HostMap, MapError, MemType, MemoryKind, Owner, Side};
+use acrn_memory::{Access, HostMap, MapError, MemType, MemoryKind};
 use acrn_vdev::ioapic::VIoApic;
 use core::fmt;
 use core::sync::atomic::Ordering;
+use spin::Once;
 
 /// Why there is no Service VM.
 pub enum Error {
-    /// No module has this tag.
-    NoKernel(&'static str),
-    /// The kernel is not what it should be, or does not fit.
-    Kernel(bzimage::Error),
-    /// The zero page cannot be built.
-    ZeroPage(zero_page::Error),
-    /// Nested tables.
-    Map(MapError),
+    /// Its system cannot be loaded.
+    Os(os::Error),
     /// The configuration windows and the pages with interrupt tables cannot be kept from it.
     Mediated,
-    /// A copy into the VM's memory failed.
-    Copy,
     /// More vCPUs than a CPU holds.
     Full,
 }
 
+impl From<os::Error> for Error {
+    fn from(error: os::Error) -> Self {
+        Self::Os(error)
+    }
+}
+
 impl From<MapError> for Error {
     fn from(error: MapError) -> Self {
-        Self::Map(error)
+        Self::Os(os::Error::Map(error))
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoKernel(tag) => write!(
-                f,
-                "no boot module has the tag {tag}; load the kernel as a module whose string \
-                 begins with that word"
-            ),
-            Self::Kernel(error) => write!(f, "the kernel's module: {error}"),
-            Self::ZeroPage(error) => write!(f, "{error}"),
-            Self::Map(error) => write!(f, "nested page tables: {error}"),
+            Self::Os(error) => write!(f, "{error}"),
             Self::Mediated => {
                 f.write_str("no page-table frames to keep PCI configuration from the VM")
             }
-            Self::Copy => f.write_str("a boot module lies outside of the VM's memory"),
             Self::Full => f.write_str("no room for its vCPUs"),
         }
     }
@@ -64,13 +57,15 @@ impl fmt::Display for Error {
 /// Boot arguments when the module's string has none.
 const DEFAULT_BOOTARGS: &str = "console=ttyS0 no_timer_check root=/dev/vda rw";
 
+/// Where the copy of the root pointer is, 0 for nowhere.
+static RSDP: Once<Gpa> = Once::new();
+
 /// Creates the Service VM, loads its kernel and lets it run.
 pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     let vm = vm::service();
     let wanted = config::setup().service_vm();
     let name = wanted.as_ref().map_or("Service_VM", |vm| vm.name.as_str());
-    vm.describe(name.as_bytes(), true, 0);
-    let os = Os::find(info, wanted.as_ref())?;
+    vm.describe(name.as_bytes(), LoadOrder::Service, 0);
     let table = map_everything()?;
     // Which ports are the VM's own depends on its devices.
     add_devices(vm, platform);
@@ -80,11 +75,11 @@ pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
         msr_bitmap: lifecycle::msr_bitmap(),
     };
     *vm.nested.lock() = Some(table);
+    firmware::hide_cpus(platform);
     add_vcpus(vm, &config)?;
-    load(vm, info, &os)?;
+    boot(vm, info)?;
     iommu::confine(vm, platform);
     *vm.state.lock() = VmState::Running;
-    console::attach(vm.id);
     vm.let_run();
     Ok(())
 }
@@ -117,7 +112,7 @@ fn map_everything() -> Result<NestedTable, Error> {
         }
     }
     let mut hide = |start: u64, size: u64| table.unmap(Gpa(start), size);
-    let image = boot::image();
+    let image = image::image();
     hide(image.start, image.end - image.start)?;
     let (pool, size) = memory::pool();
     hide(pool.get(), size)?;
@@ -127,6 +122,14 @@ fn map_everything() -> Result<NestedTable, Error> {
     }
     for (start, size) in memory::claimed() {
         hide(start, size)?;
+    }
+    for (start, size) in modules::kept() {
+        hide(start.get(), size)?;
+    }
+    for (_, _, vm) in config::setup().pre_launched() {
+        for region in vm.memory.iter() {
+            hide(region.start.get(), region.size)?;
+        }
     }
     if !pci::exclude_mediated(&mut table, Gpa(0), top) {
         return Err(Error::Mediated);
@@ -173,124 +176,25 @@ fn add_vcpus(vm: &'static Vm, config: &VirtConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is loaded into the VM.
-struct Os<'a> {
-    kernel: &'a Module,
-    ramdisk: Option<&'a Module>,
-    /// Boot arguments: those of the module's string, else the configuration's.
-    cmdline: &'a str,
-}
-
-impl<'a> Os<'a> {
-    /// The modules with the tags of the configuration, without one those with customary tags.
-    fn find(info: &'a BootInfo, vm: Option<&acrn_config_blob::Vm<'static>>) -> Result<Self, Error> {
-        let Some(os) = vm.map(|vm| &vm.os) else {
+/// Loads the VM's system and lets its boot processor begin there. Its vCPUs are in reset state.
+pub fn boot(vm: &'static Vm, info: &BootInfo) -> Result<(), os::Error> {
+    let wanted = config::setup().service_vm();
+    let os = match &wanted {
+        Some(wanted) => Os::find(info, &wanted.name, &wanted.os)?,
+        None => {
             let kernel = info.kernel();
-            let kernel = kernel.ok_or(Error::NoKernel(module_tag::SERVICE_VM_KERNEL))?;
-            return Ok(Self::of(kernel, info.ramdisk(), DEFAULT_BOOTARGS));
-        };
-        let tag = os.kernel_tag.as_str();
-        let kernel = info.module(tag).ok_or(Error::NoKernel(tag))?;
-        let ramdisk = info.module(&os.ramdisk_tag);
-        if ramdisk.is_none() && !os.ramdisk_tag.is_empty() {
-            warning!(
-                "no boot module has the tag {}: the Service VM gets no RAM disk",
-                os.ramdisk_tag
-            );
+            let kernel = kernel.ok_or_else(|| os::no_kernel(module_tag::SERVICE_VM_KERNEL))?;
+            Os::of(kernel, info.ramdisk(), DEFAULT_BOOTARGS)
         }
-        Ok(Self::of(kernel, ramdisk, os.bootargs.as_str()))
-    }
-
-    fn of(kernel: &'a Module, ramdisk: Option<&'a Module>, bootargs: &'a str) -> Self {
-        let cmdline = kernel.tag().text.unwrap_or(bootargs);
-        Self {
-            kernel,
-            ramdisk,
-            cmdline,
-        }
-    }
-}
-
-/// Loads the kernel and sets the bootstrap processor to its 32-bit entry.
-fn load(vm: &'static Vm, info: &BootInfo, os: &Os<'_>) -> Result<(), Error> {
-    let Os {
-        kernel,
-        ramdisk,
-        cmdline,
-    } = *os;
-    let image =
-        KernelImage::read(&BootMemory, kernel.start, kernel.size()).map_err(Error::Kernel)?;
-    let initrd = ramdisk.map(|m| Initrd {
-        size: m.size(),
-        in_place: None,
-    });
-    let mut map = memory::HOST_MAP.lock();
-    let map = map.as_mut().ok_or(Error::Copy)?;
-    // A scratch copy: what is found free is taken from it, the guest's own map stays whole.
-    let mut free = map.clone();
-    let kernel_at = clear_of(&image, kernel, &mut free)?;
-    let ramdisk_at = ramdisk
-        .map(|m| clear_of(&image, m, &mut free))
-        .transpose()?;
-    let plan = LoadPlan::choose(&image, initrd, cmdline.len() as u64, |search| {
-        take(&mut free, search)
-    })
-    .map_err(Error::Kernel)?;
-    let rsdp = place_rsdp(vm, info, map, &mut free);
-    copy_images(kernel_at, ramdisk_at.zip(ramdisk), &image, &plan)?;
-    // The modules' memory is the guest's from here on.
-    for module in &info.modules {
-        let start = module.start.align_down(PAGE_SIZE);
-        let size = (module.end.get() - start.get()).next_multiple_of(PAGE_SIZE);
-        let _ = map.set(start, size, MemoryKind::Usable);
-        hand_over(vm, start, size)?;
-    }
-    write_parameters(
-        vm,
-        &image,
-        &plan,
-        ramdisk.map_or(0, Module::size),
-        rsdp,
-        cmdline,
-        map,
-    )?;
-    info!(
-        "Service VM: Linux {} at {}, {} vCPUs",
-        image.version,
-        plan.kernel,
-        vm.vcpu_count()
-    );
-    start_state(vm, &plan);
-    Ok(())
-}
-
-/// Makes memory that held a boot module ordinary memory of the VM, which it may also lend.
-fn hand_over(vm: &Vm, start: Hpa, size: u64) -> Result<(), Error> {
-    if let Some(owners) = memory::OWNERS.lock().as_mut() {
-        owners
-            .set_range(start, size, Owner::Vm(vm.id))
-            .map_err(|_| Error::Copy)?;
-    }
-    let mut guard = vm.nested.lock();
-    let table = guard.as_mut().ok_or(Error::Copy)?;
-    let gpa = Gpa(start.0);
-    Ok(table.map(gpa, start, size, Access::RWX, MemType::WriteBack)?)
-}
-
-fn take(free: &mut HostMap, search: Search) -> Option<u64> {
-    let side = if search.highest {
-        Side::Highest
-    } else {
-        Side::Lowest
     };
-    let max = Hpa(search.max.min(memory::top()));
-    let found = free.find_free(search.size, search.align, Hpa(search.min), max, side)?;
-    free.set(found, search.size, MemoryKind::Reserved).ok()?;
-    Some(found.get())
+    let mut map = memory::HOST_MAP.lock();
+    let map = map.as_mut().ok_or(os::Error::Copy)?;
+    let rsdp = *RSDP.call_once(|| place_rsdp(vm, info, map));
+    os::load(vm, &os.with_arguments_of_module(), map, rsdp)
 }
 
 /// A copy of the root pointer for kernels that are not started by firmware they know.
-fn place_rsdp(vm: &Vm, info: &BootInfo, map: &mut HostMap, free: &mut HostMap) -> Gpa {
+fn place_rsdp(vm: &Vm, info: &BootInfo, map: &mut HostMap) -> Gpa {
     if info.rsdp.is_empty() {
         return Gpa(0);
     }
@@ -301,7 +205,7 @@ fn place_rsdp(vm: &Vm, info: &BootInfo, map: &mut HostMap, free: &mut HostMap) -
         max: 0xa_0000,
         highest: true,
     };
-    let Some(page) = take(free, search) else {
+    let Some(page) = os::take(map, search) else {
         return Gpa(0);
     };
     let _ = map.set(Hpa(page), PAGE_SIZE, MemoryKind::Acpi);
@@ -310,103 +214,4 @@ fn place_rsdp(vm: &Vm, info: &BootInfo, map: &mut HostMap, free: &mut HostMap) -
     } else {
         Gpa(0)
     }
-}
-
-/// Moves a module away from where the kernel would like to be, and tells where it is then.
-/// A loader that puts modules low (GRUB on UEFI) would else leave a kernel that cannot run
-/// elsewhere without a place.
-fn clear_of(image: &KernelImage, module: &Module, free: &mut HostMap) -> Result<Hpa, Error> {
-    let kernel_end = image.pref_address.saturating_add(image.init_size);
-    let first = module.start.align_down(PAGE_SIZE);
-    let size = (module.end.get() - first.get()).next_multiple_of(PAGE_SIZE);
-    if first.get() >= kernel_end || module.end.get() <= image.pref_address {
-        return Ok(module.start);
-    }
-    let beyond = Search {
-        size,
-        align: PAGE_SIZE,
-        min: kernel_end,
-        max: u64::MAX,
-        highest: true,
-    };
-    // Without room the kernel may still run elsewhere, with the module where it is.
-    let Some(to) = take(free, beyond) else {
-        return Ok(module.start);
-    };
-    if !memory::move_guest(module.start, Hpa(to), module.size()) {
-        return Err(Error::Copy);
-    }
-    let _ = free.set(first, size, MemoryKind::Usable);
-    Ok(Hpa(to))
-}
-
-/// Copies initrd and kernel from where they are now to their places, which are apart from both.
-fn copy_images(
-    kernel: Hpa,
-    ramdisk: Option<(Hpa, &Module)>,
-    image: &KernelImage,
-    plan: &LoadPlan,
-) -> Result<(), Error> {
-    let ok = |done: bool| if done { Ok(()) } else { Err(Error::Copy) };
-    if let (Some((start, module)), Some(target)) = (ramdisk, plan.initrd) {
-        ok(memory::move_guest(start, Hpa(target.0), module.size()))?;
-    }
-    let payload = Hpa(kernel.get() + image.payload_offset);
-    ok(memory::move_guest(
-        payload,
-        Hpa(plan.kernel.0),
-        image.payload_size,
-    ))
-}
-
-fn write_parameters(
-    vm: &Vm,
-    image: &KernelImage,
-    plan: &LoadPlan,
-    initrd_size: u64,
-    rsdp: Gpa,
-    cmdline: &str,
-    map: &HostMap,
-) -> Result<(), Error> {
-    let mut page = [0; 4096];
-    let e820 = map.iter().map(|block| E820Entry {
-        base: Gpa(block.start.get()),
-        size: block.size(),
-        kind: acrn_boot::MemoryKind(block.kind.to_e820()),
-    });
-    zero_page::build(&mut page, image, plan, initrd_size, rsdp, e820).map_err(Error::ZeroPage)?;
-    let written = vm.write(plan.zero_page, &page)
-        && vm.write(plan.cmdline, cmdline.as_bytes())
-        && vm.write(Gpa(plan.cmdline.0 + cmdline.len() as u64), &[0]);
-    if written { Ok(()) } else { Err(Error::Copy) }
-}
-
-/// 32-bit protected mode without paging, as the boot protocol wants it.
-fn start_state(vm: &'static Vm, plan: &LoadPlan) {
-    let flat = |selector, access| Segment {
-        selector,
-        access,
-        limit: u32::MAX,
-        base: 0,
-    };
-    let state = StartState {
-        control: ControlState {
-            cr0: cpu::cr0::PE | cpu::cr0::ET,
-            ..ControlState::default()
-        },
-        cs: flat(0x10, 0xc09b),
-        data: [flat(0x18, 0xc093); 5],
-        gdt: (0, 0),
-        idt: (0, 0),
-        ldt: 0,
-        tr: 0,
-    };
-    let Some(vcpu) = vm.vcpu(0) else { return };
-    // SAFETY: the VM does not run yet.
-    let local = unsafe { vcpu.local() };
-    local.virt.set_state(&state);
-    local.registers.rip = plan.kernel.0;
-    local.registers.gpr[gpr::RSI] = plan.zero_page.0;
-    local.pending_io = exit::PendingIo::None;
-    vcpu.set_wait(Wait::Nothing);
 }

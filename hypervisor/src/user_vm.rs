@@ -15,6 +15,7 @@ use crate::{config, console, inter_vm, lifecycle, log, rings, virtual_pci};
 use acrn_abi::hypercall::Errno;
 use acrn_abi::ioreq::{IoRequest, SLOT_SIZE, SLOTS};
 use acrn_abi::{Gpa, Gsi, Hpa, guest_map};
+use acrn_config_blob::LoadOrder;
 use acrn_config_use::Place;
 use acrn_lifecycle::validate::{self, Creation, Limits, Start};
 use acrn_lifecycle::{Caller, VmRequest, VmState};
@@ -61,7 +62,8 @@ pub fn create(
             continue;
         }
         let next = state.on(VmRequest::Create, Caller::ServiceVm, vm.standing())?;
-        vm.describe(creation.name.as_bytes(), false, creation.flags.bits());
+        let (name, flags) = (creation.name.as_bytes(), creation.flags.bits());
+        vm.describe(name, LoadOrder::PostLaunched, flags);
         let made = assemble(vm, &creation, share).and_then(|()| tell(vm, &creation));
         if let Err(refusal) = made {
             dismantle(vm);
@@ -132,6 +134,21 @@ pub fn empty(vm: &Vm) -> Result<bool, Refusal> {
         at += hypercall::remove(vm, Gpa(at), whole - at, &mut spent)?;
     }
     Ok(true)
+}
+
+/// Ends every User VM, whoever looks after it: the Service VM, whose memory they have, ends or begins
+/// anew.
+pub fn end_all() {
+    let users = vm::all().iter();
+    for vm in users.filter(|vm| vm.origin() == LoadOrder::PostLaunched) {
+        let mut state = vm.state.lock();
+        if *state == VmState::PoweredOff {
+            continue;
+        }
+        vm.stop_running();
+        dismantle(vm);
+        *state = VmState::PoweredOff;
+    }
 }
 
 /// Pages that are lent to a VM, and frames of its tables.

@@ -204,6 +204,14 @@ impl Vcpu {
         PcpuId(self.shared.pcpu.load(Ordering::Relaxed) as u16)
     }
 
+    /// Id of its local APIC: the machine's in the Service VM, its number in others.
+    pub fn apic_id(&self) -> u32 {
+        match self.vm().is_service() {
+            true => percpu::get(self.pcpu()).apic_id.load(Ordering::Relaxed),
+            false => self.id.0.into(),
+        }
+    }
+
     /// The private part.
     ///
     /// # Safety

@@ -11,6 +11,7 @@ use crate::virt::NestedTable;
 use crate::virtual_pci::Functions;
 use acrn_abi::vm_flags::VmFlags;
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId};
+use acrn_config_blob::LoadOrder;
 use acrn_lifecycle::{Severity, Standing, VmState};
 use acrn_memory::Access;
 use acrn_vdev::counters::Counters;
@@ -18,6 +19,8 @@ use acrn_vdev::interrupt::{Delivery, DeliveryMode};
 use acrn_vdev::ioapic::VIoApic;
 use acrn_vdev::lapic::{LapicIdentity, route};
 use acrn_vdev::pic::VPic;
+use acrn_vdev::pm::Pm;
+use acrn_vdev::rtc::VRtc;
 use acrn_vdev::uart::VUart;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{
@@ -26,7 +29,7 @@ use core::sync::atomic::{
 use spin::Mutex;
 
 /// Most VMs at a time, the Service VM included.
-pub const MAX_VMS: usize = 8;
+pub const MAX_VMS: usize = acrn_config_use::SLOTS as usize;
 /// Most vCPUs of a VM: the I/O request page has that many slots.
 pub const MAX_VCPUS: usize = 16;
 /// Pins of a User VM's IOAPIC.
@@ -51,7 +54,7 @@ pub struct Vm {
     /// Number.
     pub id: VmId,
     name: Mutex<ArrayVec<u8, 16>>,
-    service: AtomicBool,
+    origin: AtomicU8,
     flags: AtomicU64,
     severity: AtomicU8,
     /// Its state; held while a life-cycle operation works on the VM.
@@ -88,6 +91,14 @@ pub struct Vm {
     pub ioreq_page: AtomicU64,
     /// What was written to 0xCF8.
     pub config_address: Mutex<u32>,
+    /// The clock of a VM that has no Device Model and not the machine's.
+    pub rtc: Mutex<VRtc>,
+    /// Its power management registers.
+    pub pm: Mutex<Pm>,
+    /// What is to happen with it ([`crate::static_vm`]).
+    pub owed: AtomicU8,
+    /// The operator wants it off, whatever its policy says.
+    pub stays_off: AtomicBool,
 }
 
 /// The table, in the pool: its initial values would only make the image larger.
@@ -195,7 +206,7 @@ impl Vm {
         Self {
             id: VmId(id),
             name: Mutex::new(ArrayVec::new_const()),
-            service: AtomicBool::new(false),
+            origin: AtomicU8::new(LoadOrder::PostLaunched as u8),
             flags: AtomicU64::new(0),
             severity: AtomicU8::new(0),
             state: Mutex::new(VmState::PoweredOff),
@@ -222,20 +233,23 @@ impl Vm {
             counters: Mutex::new(None),
             ioreq_page: AtomicU64::new(0),
             config_address: Mutex::new(0),
+            rtc: Mutex::new(VRtc::new()),
+            pm: Mutex::new(Pm::new()),
+            owed: AtomicU8::new(0),
+            stays_off: AtomicBool::new(false),
         }
     }
 
     /// Gives the VM its name and kind, before anything else.
-    pub fn describe(&self, name: &[u8], service: bool, flags: u64) {
+    pub fn describe(&self, name: &[u8], origin: LoadOrder, flags: u64) {
         let mut own = self.name.lock();
         own.clear();
         own.extend(name.iter().copied().take(16));
-        self.service.store(service, Ordering::Relaxed);
+        self.origin.store(origin as u8, Ordering::Relaxed);
         self.flags.store(flags, Ordering::Relaxed);
-        let severity = if service {
-            Severity::SERVICE
-        } else {
-            Severity::STANDARD
+        let severity = match origin {
+            LoadOrder::Service => Severity::SERVICE,
+            LoadOrder::PreLaunched | LoadOrder::PostLaunched => Severity::STANDARD,
         };
         self.severity.store(severity.0, Ordering::Relaxed);
     }
@@ -257,7 +271,22 @@ impl Vm {
     /// Whether it is the Service VM.
     #[inline]
     pub fn is_service(&self) -> bool {
-        self.service.load(Ordering::Relaxed)
+        self.origin.load(Ordering::Relaxed) == LoadOrder::Service as u8
+    }
+
+    /// Whether the hypervisor has started it, beside the Service VM or without one.
+    #[inline]
+    pub fn is_pre_launched(&self) -> bool {
+        self.origin.load(Ordering::Relaxed) == LoadOrder::PreLaunched as u8
+    }
+
+    /// Who starts it.
+    pub fn origin(&self) -> LoadOrder {
+        match (self.is_service(), self.is_pre_launched()) {
+            (true, _) => LoadOrder::Service,
+            (_, true) => LoadOrder::PreLaunched,
+            _ => LoadOrder::PostLaunched,
+        }
     }
 
     /// Whether it never runs: a program of the Service VM has it for the sake of its memory.
@@ -271,8 +300,8 @@ impl Vm {
         Standing {
             severity: Severity(self.severity.load(Ordering::Relaxed)),
             real_time: false,
-            pre_launched: false,
-            ready_to_start: self.is_service()
+            pre_launched: self.is_pre_launched(),
+            ready_to_start: self.origin() != LoadOrder::PostLaunched
                 || self.ioreq_page.load(Ordering::Relaxed) != 0 && !self.is_observer(),
         }
     }
@@ -598,5 +627,6 @@ impl Vm {
             counters.reset();
         }
         *self.config_address.lock() = 0;
+        *self.pm.lock() = Pm::new();
     }
 }

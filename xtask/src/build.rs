@@ -27,7 +27,7 @@ pub enum Part {
     Inspector,
     /// Readers of the hypervisor's log and trace.
     Tools,
-    /// RAM disk of the Service VM and disk images.
+    /// RAM disks and disk images.
     Rootfs,
     /// The micro-guests.
     Micro,
@@ -71,7 +71,8 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
             Part::Tools => image::tools(layout)?.to_vec(),
             Part::Rootfs => {
                 let initrd = rootfs::service_initrd(layout, &service_programs(layout)?)?;
-                vec![initrd, data_disk(layout, &kernel::build(layout)?)?]
+                let disk = data_disk(layout, &kernel::build(layout)?)?;
+                vec![initrd, rootfs::guest_initrd(layout)?, disk]
             }
             Part::Micro => vec![image::micro_guest(layout)?.flat],
             Part::Bench => vec![image::bench_init(layout)?],
@@ -165,6 +166,7 @@ impl Artefacts {
             kernel_args: kernel_args.to_owned(),
             initrd: self.initrd.clone(),
             config: PathBuf::new(),
+            modules: Vec::new(),
         }
     }
 }

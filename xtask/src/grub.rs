@@ -27,6 +27,8 @@ pub struct BootSet {
     pub initrd: PathBuf,
     /// Configuration of the hypervisor; empty for none.
     pub config: PathBuf,
+    /// Further modules: their tags, and the files.
+    pub modules: Vec<(&'static str, PathBuf)>,
 }
 
 impl BootSet {
@@ -39,7 +41,12 @@ impl BootSet {
             (&self.config, "acrn.cfg"),
         ];
         let there = files.into_iter().filter(|(path, _)| is_there(path));
-        there.map(|(path, name)| (path.as_path(), name))
+        let there = there.map(|(path, name)| (path.as_path(), name));
+        there.chain(
+            self.modules
+                .iter()
+                .map(|(tag, path)| (path.as_path(), *tag)),
+        )
     }
 }
 
@@ -52,6 +59,8 @@ pub(crate) fn is_there(path: &Path) -> bool {
 pub const KERNEL_TAG: &str = "Linux_bzImage";
 /// Module tag of the Service VM's RAM disk.
 pub const RAMDISK_TAG: &str = "Linux_ramdisk";
+/// Module tag of the RAM disk of pre-launched VMs.
+pub const GUEST_RAMDISK_TAG: &str = "Guest_ramdisk";
 /// Module tag of the hypervisor's configuration.
 pub const CONFIG_TAG: &str = "acrn_config";
 
@@ -144,6 +153,9 @@ fn configuration(set: &BootSet, hypervisor: bool) -> String {
     if is_there(&set.config) && hypervisor {
         commands += &format!("module2 /boot/acrn.cfg {CONFIG_TAG}\n");
     }
+    for (tag, _) in set.modules.iter().filter(|_| hypervisor) {
+        commands += &format!("module2 /boot/{tag} {tag}\n");
+    }
     format!(
         "serial --unit=0 --speed=115200\n\
          terminal_input serial\n\
@@ -178,9 +190,11 @@ mod tests {
             kernel_args: "console=ttyS0".into(),
             initrd: "i".into(),
             config: "c".into(),
+            modules: vec![("Guest_ramdisk", "g".into())],
         };
         let config = configuration(&set, true);
         assert!(config.contains("module2 /boot/acrn.cfg acrn_config\n"));
+        assert!(config.contains("module2 /boot/Guest_ramdisk Guest_ramdisk\n"));
         assert!(!configuration(&set, false).contains("acrn.cfg"));
         assert!(config.contains("multiboot2 /boot/acrn.bin loglevel=4\n"));
         assert!(config.contains("module2 /boot/bzImage Linux_bzImage console=ttyS0\n"));

@@ -149,12 +149,18 @@ impl Machine {
     /// syntax gives meaning to spaces and commas, which a path may contain.
     fn links(&self) -> Vec<(String, &Path)> {
         let mut links: Vec<(String, &Path)> = match &self.boot {
-            Boot::Direct(set) | Boot::Bare(set) => vec![
-                ("acrn.bin".into(), set.hypervisor.as_path()),
-                (KERNEL_TAG.into(), set.kernel.as_path()),
-                (RAMDISK_TAG.into(), set.initrd.as_path()),
-                (CONFIG_TAG.into(), set.config.as_path()),
-            ],
+            Boot::Direct(set) | Boot::Bare(set) => {
+                let main = [
+                    ("acrn.bin", &set.hypervisor),
+                    (KERNEL_TAG, &set.kernel),
+                    (RAMDISK_TAG, &set.initrd),
+                    (CONFIG_TAG, &set.config),
+                ];
+                let more = set.modules.iter().map(|(tag, path)| (*tag, path));
+                let all = main.into_iter().chain(more);
+                all.map(|(name, path)| (name.into(), path.as_path()))
+                    .collect()
+            }
             Boot::Grub { image, .. } => vec![("boot.iso".into(), image.as_path())],
         };
         for (index, disk) in self.disks.iter().enumerate() {
@@ -318,6 +324,7 @@ mod tests {
             kernel_args: String::new(),
             initrd: "/a/initrd".into(),
             config: PathBuf::new(),
+            modules: Vec::new(),
         }));
         let error = machine
             .start(&layout, &dir.path().join("log"))

@@ -92,6 +92,9 @@ fn arguments(machine: &Machine) -> Vec<String> {
                     modules += &format!(",{tag}");
                 }
             }
+            for (tag, _) in &set.modules {
+                modules += &format!(",{tag}");
+            }
             add(&["-initrd", &modules]);
         }
         Boot::Bare(set) => {
@@ -165,6 +168,7 @@ mod tests {
             kernel_args: "console=ttyS0,115200 quiet".into(),
             initrd: "/a/initrd".into(),
             config: "/a/shared.cfg".into(),
+            modules: vec![("Guest_ramdisk", "/a/guest.cpio".into())],
         }
     }
 
@@ -181,7 +185,7 @@ mod tests {
         let arguments = arguments(&Machine::new(Boot::Direct(set())));
         assert_eq!(
             after(&arguments, "-initrd"),
-            ["Linux_bzImage console=ttyS0,,115200 quiet,Linux_ramdisk,acrn_config"]
+            ["Linux_bzImage console=ttyS0,,115200 quiet,Linux_ramdisk,acrn_config,Guest_ramdisk"]
         );
         assert_eq!(after(&arguments, "-append"), ["loglevel=5"]);
     }

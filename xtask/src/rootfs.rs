@@ -68,14 +68,8 @@ pub fn service_initrd(layout: &Layout, programs: &[PathBuf]) -> Result<PathBuf> 
     ] {
         archive.directory(directory)?;
     }
-    archive.character_device("dev/console", 5, 1)?;
-    archive.character_device("dev/null", 1, 3)?;
-    archive.copy("bin/busybox", Path::new(BUSYBOX))?;
+    add_busybox(&mut archive)?;
     archive.copy("bin/bash", Path::new(BASH))?;
-    for link in busybox_links()? {
-        archive.link(&link, "/bin/busybox")?;
-    }
-    archive.link("init", "/bin/busybox")?;
     for terminal in TERMINALS {
         let path = Path::new(TERMINFO).join(terminal);
         if path.exists() {
@@ -92,6 +86,46 @@ pub fn service_initrd(layout: &Layout, programs: &[PathBuf]) -> Result<PathBuf> 
     inputs.write_stamp_of(&output)?;
     step.done("made");
     Ok(output)
+}
+
+/// Makes the RAM disk of VMs that the hypervisor starts: the root of a User VM.
+///
+/// # Errors
+/// A source file is missing.
+pub fn guest_initrd(layout: &Layout) -> Result<PathBuf> {
+    let output = layout.rootfs().join("guest.cpio");
+    let files = layout.source("guest/rootfs/user");
+    let inputs = Inputs::new()
+        .value("recipe", 1)
+        .path(&files)?
+        .path(Path::new(BUSYBOX))?;
+    if inputs.match_stamp_of(&output) {
+        return Ok(output);
+    }
+    let step = Step::begin("RAM disk of pre-launched VMs");
+    let mut archive = Archive::new();
+    for directory in [
+        "proc", "sys", "dev", "run", "tmp", "root", "mnt", "var/log", "var/run",
+    ] {
+        archive.directory(directory)?;
+    }
+    add_busybox(&mut archive)?;
+    archive.copy_tree("", &files)?;
+    write(&output, &archive.finish()?)?;
+    inputs.write_stamp_of(&output)?;
+    step.done("made");
+    Ok(output)
+}
+
+/// BusyBox, its names and what the kernel needs before there is a `/dev`.
+fn add_busybox(archive: &mut Archive) -> Result<()> {
+    archive.character_device("dev/console", 5, 1)?;
+    archive.character_device("dev/null", 1, 3)?;
+    archive.copy("bin/busybox", Path::new(BUSYBOX))?;
+    for link in busybox_links()? {
+        archive.link(&link, "/bin/busybox")?;
+    }
+    archive.link("init", "/bin/busybox")
 }
 
 /// Makes the ext4 image that is a User VM's disk, with this program.

@@ -8,9 +8,10 @@ use acrn_config::presets::{PRESETS, QEMU_BOARD, preset};
 use acrn_config::{Board, BoardFile, Finding, Scenario, ScenarioFile, build, plan};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
+use crate::grub::{self, BootSet};
 use crate::layout::Layout;
 use crate::machine::{Emulator, Machine};
-use crate::rootfs::write;
+use crate::rootfs::{self, write};
 
 /// Names of the presets for the emulator's board.
 pub fn names() -> Vec<&'static str> {
@@ -29,6 +30,16 @@ pub fn of_preset(layout: &Layout, name: &str) -> Result<PathBuf> {
         format!("there is no scenario {name:?} for the emulator's board; there are {names}")
     })?;
     of_text(layout, name, preset.scenario)
+}
+
+/// Adds the modules that the VMs of presets start from.
+///
+/// # Errors
+/// One cannot be made.
+pub fn add_modules(layout: &Layout, set: &mut BootSet) -> Result<()> {
+    let ramdisk = rootfs::guest_initrd(layout)?;
+    set.modules.push((grub::GUEST_RAMDISK_TAG, ramdisk));
+    Ok(())
 }
 
 /// Builds a scenario for the emulator's board; returns the configuration's file.
@@ -91,7 +102,6 @@ pub fn fit(machine: &mut Machine) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grub::BootSet;
     use crate::machine::Boot;
 
     #[test]

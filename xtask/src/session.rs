@@ -200,11 +200,36 @@ impl Session {
     /// # Errors
     /// Name or password are refused.
     pub fn log_in(&mut self, id: u16) -> Result<()> {
+        self.log_in_to(&format!("user-vm{id}"))
+    }
+
+    /// Logs in where the VM with this host name asks for a name.
+    ///
+    /// # Errors
+    /// Name or password are refused.
+    pub fn log_in_to(&mut self, host: &str) -> Result<()> {
         self.vm.console.send_line("root")?;
         self.expect("Password:", PROMPT_LIMIT)?;
         self.vm.console.send_line(USER_PASSWORD)?;
-        self.expect(&format!("root@user-vm{id}:"), PROMPT_LIMIT)?;
+        self.expect(&format!("root@{host}:"), PROMPT_LIMIT)?;
         Ok(())
+    }
+
+    /// Changes to the console of a VM and waits for the shell of somebody who is logged in, or logs
+    /// in.
+    ///
+    /// # Errors
+    /// Neither the shell nor the question for a name appears within `limit`.
+    pub fn to_guest(&mut self, number: u16, host: &str, limit: Duration) -> Result<()> {
+        self.to_hypervisor()?;
+        ensure!(self.show(number)?, "VM {number} has no console");
+        self.vm.console.send(b"\r")?;
+        let signs = [format!("root@{host}:"), format!("{host} login:")];
+        let signs = signs.each_ref().map(String::as_str);
+        match self.wait_nudging(&signs, Instant::now() + limit)?.index {
+            0 => Ok(()),
+            _ => self.log_in_to(host),
+        }
     }
 
     /// Waits for a text.

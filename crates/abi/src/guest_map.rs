@@ -1,7 +1,7 @@
 //! Where things are in the guest-physical and I/O space of a User VM.
 //!
-//! The Device Model builds a post-launched VM after this map and writes ACPI tables that say so;
-//! the hypervisor traps the parts that it emulates itself.
+//! The Device Model builds a post-launched VM after this map and writes ACPI tables that say so, and the
+//! hypervisor a pre-launched one; it traps the parts that it emulates itself.
 
 use crate::Gpa;
 use core::ops::Range;
@@ -46,11 +46,6 @@ pub const FIRMWARE_END: Gpa = Gpa(0x1_0000_0000);
 /// Largest firmware image.
 pub const FIRMWARE_MAX_SIZE: u64 = 0x20_0000;
 
-/// The 1 MiB blob of ACPI tables of a pre-launched VM.
-pub const PRELAUNCHED_ACPI: Range<u64> = 0x7FE0_0000..0x7FF0_0000;
-/// ACPI NVS of a pre-launched VM.
-pub const PRELAUNCHED_ACPI_NVS: Range<u64> = 0x7FF0_0000..0x8000_0000;
-
 /// Command and status port of the first 8259.
 pub const PORT_PIC_MASTER: u16 = 0x20;
 /// Command and status port of the second 8259.
@@ -71,14 +66,11 @@ pub const PORT_PCI_DATA: u16 = 0xCFC;
 pub const PORT_RESET_CONTROL: u16 = 0xCF9;
 /// First serial port, eight ports.
 pub const PORT_COM1: u16 = 0x3F8;
-/// PM1a event block of a post-launched VM; sleep control register of a pre-launched one, whose
-/// tables describe hardware-reduced ACPI.
+/// PM1a event block.
 pub const PORT_PM1A_EVENT: u16 = 0x400;
-/// Sleep control register of a pre-launched VM.
-pub const PORT_SLEEP_CONTROL: u16 = 0x400;
-/// PM1a control register of a post-launched VM.
+/// PM1a control register.
 pub const PORT_PM1A_CONTROL: u16 = 0x404;
-/// PM timer of a post-launched VM, 32 bits wide.
+/// PM timer, 32 bits wide.
 pub const PORT_PM_TIMER: u16 = 0x408;
 
 /// Vendor and device id of the emulated host bridge at 00:00.0.

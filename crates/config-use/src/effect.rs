@@ -3,11 +3,11 @@
 //! Not named is what has no meaning here: sizes of ACRN's tables and stacks, its trace hub, the place
 //! that the image is linked for. `docs/src/configuration.md` lists that.
 
-use crate::Setup;
+use acrn_abi::VmId;
 use acrn_abi::vm_flags::VmFlags;
 use acrn_config_blob::{
-    Config, ConsoleKind, DeviceKind, Features, LoadOrder, PerformancePolicy, Restart, Vm, VmKind,
-    Vuart, VuartKind,
+    Config, ConsoleKind, DeviceKind, Features, KernelKind, LoadOrder, PerformancePolicy, Restart,
+    Vm, VmKind, Vuart, VuartKind,
 };
 use core::fmt::Arguments;
 
@@ -71,17 +71,9 @@ pub fn without_effect(config: &Config<'_>, uart: bool, say: Say<'_>) {
     options(config, uart, say);
     for vm in config.vms.iter() {
         match vm.load_order {
-            LoadOrder::PreLaunched => say(format_args!(
-                "VM {}: pre-launched VMs are not supported yet; it is not started",
-                vm.name
-            )),
+            LoadOrder::PreLaunched => pre_launched(&vm, say),
             LoadOrder::Service | LoadOrder::PostLaunched => of_vm(&vm, say),
         }
-    }
-    if config.service_vm().is_none() {
-        say(format_args!(
-            "no Service VM in the scenario: no VM is started"
-        ));
     }
 }
 
@@ -100,9 +92,11 @@ fn options(config: &Config<'_>, uart: bool, say: Say<'_>) {
             console.kind, console.address
         ));
     }
-    if let Some(vm) = Setup::other_console(config) {
+    let chosen = config.vm(VmId(options.console_vm));
+    if let Some(vm) = chosen.filter(|vm| vm.load_order == LoadOrder::PostLaunched) {
         say(format_args!(
-            "console of VM {vm} at first: not supported yet; it is the Service VM's"
+            "console of VM {} at first: it does not start with the machine",
+            vm.name
         ));
     }
     if options.performance != PerformancePolicy::Performance {
@@ -121,6 +115,16 @@ fn options(config: &Config<'_>, uart: bool, say: Say<'_>) {
         let masks = options.cache_masks.len();
         say(format_args!("{masks} cache masks: not supported yet"));
     }
+}
+
+fn pre_launched(vm: &Vm<'_>, say: Say<'_>) {
+    if vm.os.kind != KernelKind::BzImage {
+        say(format_args!(
+            "VM {}: kernels of kind {}: not supported yet; it is not started",
+            vm.name, vm.os.kind
+        ));
+    }
+    of_vm(vm, say);
 }
 
 fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
@@ -151,8 +155,8 @@ fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
         (vm.epc.size != 0, "enclave memory (SGX)"),
         (vm.companion.is_some(), "a companion VM"),
         (
-            vm.restart != Restart::Never,
-            "starting it again when it has stopped",
+            vm.load_order == LoadOrder::PostLaunched && vm.restart != Restart::Never,
+            "starting it again when it has stopped (acrnd does)",
         ),
         (
             vm.huge_pages_1g != 0 || vm.huge_pages_2m != 0,
@@ -206,23 +210,13 @@ mod tests {
             [
                 "cache allocation (RDT): not supported yet",
                 "Hyper-V's interface for VMs: not supported yet",
-                "console of VM 2 at first: not supported yet; it is the Service VM's",
+                "console of VM USER1 at first: it does not start with the machine",
                 "hidden device 00:05.0: not supported yet; the Service VM has it",
                 "1 cache masks: not supported yet",
-                "VM SAFETY: pre-launched VMs are not supported yet; it is not started",
                 "VM USER1: real-time: not supported yet",
-                "VM USER1: starting it again when it has stopped: not supported yet",
+                "VM USER1: starting it again when it has stopped (acrnd does): not supported yet",
             ]
         );
-    }
-
-    #[test]
-    fn a_scenario_without_a_service_vm_says_so() {
-        let lines = lines(&Example {
-            service: false,
-            ..Example::default()
-        });
-        assert!(lines.iter().any(|line| line.contains("no VM is started")));
     }
 
     #[test]

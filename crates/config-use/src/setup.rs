@@ -1,14 +1,20 @@
 //! Whether there is a configuration, and what is in force with it and without.
 
 use crate::schedule;
-use acrn_abi::{PcpuId, module_tag};
-use acrn_config_blob::{Config, Error, Machine, Mismatch, NO_VM, Scheduler, ShellMode, Vm};
+use acrn_abi::{PcpuId, VmId, module_tag};
+use acrn_config_blob::{
+    Config, Error, LoadOrder, Machine, Mismatch, NO_VM, Scheduler, ShellMode, Vm,
+};
 use acrn_sched::{Params, Policy};
 use core::fmt;
 
 /// Largest boot module that is taken for a configuration, in bytes. The largest that can be built has
 /// less than half of it.
 pub const MAX_SIZE: u64 = 1 << 20;
+
+/// Slots of the hypervisor's table of VMs. The first is the Service VM's, the last ones are those of
+/// pre-launched VMs, and post-launched VMs have the others.
+pub const SLOTS: u16 = 8;
 
 /// Why there is no configuration in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +165,7 @@ impl<'a> Setup<'a> {
     /// Where a User VM of this name goes.
     pub fn place(&self, name: &str) -> Place {
         let known = self.config().and_then(|config| config.vm_by_name(name));
+        let known = known.filter(|vm| vm.load_order == LoadOrder::PostLaunched);
         match known.and_then(|vm| Some((self.slot(&vm)?, vm))) {
             Some((slot, vm)) => Place::Static {
                 slot,
@@ -167,6 +174,15 @@ impl<'a> Setup<'a> {
             },
             None => Place::Dynamic,
         }
+    }
+
+    /// The VMs that start with the machine, each with its slot and what its vCPUs are entitled to.
+    pub fn pre_launched(&self) -> impl Iterator<Item = (u16, Params, Vm<'a>)> {
+        let vms = self
+            .config()
+            .into_iter()
+            .flat_map(|config| config.pre_launched());
+        vms.filter_map(|vm| Some((self.slot(&vm)?, schedule::params(&vm.scheduling), vm)))
     }
 
     /// Whether a slot is kept for a VM of the scenario.
@@ -178,11 +194,23 @@ impl<'a> Setup<'a> {
         vms.any(|vm| self.slot(&vm) == Some(slot))
     }
 
-    /// The slot of a post-launched VM: numbers count from the Service VM, as Device Models see them.
+    /// The slot of a VM; `None` when there are too many. Those of post-launched VMs count from the
+    /// Service VM, as Device Models see them, and those of pre-launched VMs end with the last.
     pub fn slot(&self, vm: &Vm<'_>) -> Option<u16> {
-        let service = self.service_vm()?;
-        let slot = vm.id.0.checked_sub(service.id.0)?;
-        (slot > 0).then_some(slot)
+        let config = self.config()?;
+        let count = config.pre_launched().count() as u16;
+        let first = SLOTS.checked_sub(count)?;
+        match vm.load_order {
+            LoadOrder::Service => Some(0),
+            LoadOrder::PreLaunched => {
+                let before = config.pre_launched().take_while(|other| other.id != vm.id);
+                Some(first + before.count() as u16).filter(|slot| *slot > 0)
+            }
+            LoadOrder::PostLaunched => {
+                let slot = vm.id.0.checked_sub(self.service_vm()?.id.0)?;
+                (0 < slot && slot < first).then_some(slot)
+            }
+        }
     }
 
     /// The VM of the scenario that has this slot.
@@ -194,11 +222,12 @@ impl<'a> Setup<'a> {
         vms.find(|vm| self.slot(vm) == Some(slot))
     }
 
-    /// Whether the scenario wants the console of another VM than the Service VM to be shown at first.
-    pub(crate) fn other_console(config: &Config<'_>) -> Option<u16> {
+    /// The slot of the VM whose console is shown at first, when the scenario names one.
+    pub fn console_vm(&self) -> Option<u16> {
+        let config = self.config()?;
         let wanted = config.options.console_vm;
-        let service = config.service_vm().map_or(NO_VM, |vm| vm.id.0);
-        (wanted != NO_VM && wanted != service).then_some(wanted)
+        let chosen = (wanted != NO_VM).then(|| config.vm(VmId(wanted))).flatten();
+        chosen.and_then(|vm| self.slot(&vm))
     }
 }
 
@@ -273,7 +302,10 @@ mod tests {
             share: Params::default(),
         };
         assert_eq!(setup.place("USER1"), place);
-        assert!(setup.is_reserved(1) && !setup.is_reserved(0) && !setup.is_reserved(2));
+        assert!(setup.is_reserved(1) && !setup.is_reserved(2));
+        let first: Vec<_> = setup.pre_launched().map(|(slot, ..)| slot).collect();
+        assert_eq!(first, [SLOTS - 1]);
+        assert!(setup.is_reserved(SLOTS - 1));
         assert_eq!(setup.place("other"), Place::Dynamic);
         let name = |slot| setup.vm_in(slot).map(|vm| vm.name.as_str().to_owned());
         let names = [0, 1, 2].map(name);

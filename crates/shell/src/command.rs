@@ -34,6 +34,8 @@ pub enum Command {
     VmReset(VmId),
     /// Switch a VM off.
     VmShutdown(VmId),
+    /// Start a VM that is off.
+    VmStart(VmId),
     /// Host interrupts.
     Interrupts,
     /// Interrupts of passed-through devices.
@@ -241,6 +243,7 @@ impl<'a> Args<'a> {
             "vm_resume" => Command::VmResume(self.vm()?),
             "vm_reset" => Command::VmReset(self.vm()?),
             "vm_shutdown" => Command::VmShutdown(self.vm()?),
+            "vm_start" => Command::VmStart(self.vm()?),
             "int" => Command::Interrupts,
             "pt" => Command::PassThrough,
             "iommu" => Command::Iommu,

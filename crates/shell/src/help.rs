@@ -66,7 +66,7 @@ impl fmt::Display for Help {
 }
 
 /// All commands.
-pub const COMMANDS: [Help; 29] = [
+pub const COMMANDS: [Help; 30] = [
     Help {
         name: "help",
         args: "[COMMAND]",
@@ -118,13 +118,19 @@ pub const COMMANDS: [Help; 29] = [
     Help {
         name: "vm_reset",
         args: "VM",
-        text: "have a running VM reset by its Device Model",
+        text: "reset a VM; that of a Device Model asks that to do it",
         effect: Effect::Changes,
     },
     Help {
         name: "vm_shutdown",
         args: "VM",
-        text: "have a running VM switched off by its Device Model",
+        text: "press the power button of a VM, or ask its Device Model to switch it off",
+        effect: Effect::Changes,
+    },
+    Help {
+        name: "vm_start",
+        args: "VM",
+        text: "start a VM again that the hypervisor has started and that is off",
         effect: Effect::Changes,
     },
     Help {

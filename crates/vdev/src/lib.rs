@@ -17,7 +17,6 @@
 //! | [`ivshmem`] | registers of shared memory between VMs |
 //! | [`pic`] | pair of 8259A interrupt controllers |
 //! | [`pci`] | configuration mechanisms, pass-through and virtual functions with MSI and MSI-X |
-//! | [`pci`] | configuration mechanisms, pass-through functions with MSI and MSI-X |
 //! | [`pm`] | power management registers of ACPI |
 //! | [`rtc`] | real-time clock and CMOS memory |
 //! | [`serial_card`] | a serial port on a PCI card |

@@ -8,6 +8,7 @@ pub mod device;
 pub mod exception;
 pub mod ioapic;
 pub mod paging;
+pub mod rtc;
 pub mod segment;
 pub mod smp;
 pub mod tsc;

@@ -5,7 +5,7 @@ use crate::arch::cpu;
 use crate::vcpu::{Local, Vcpu};
 use crate::virt::{IoExit, gpr};
 use crate::vm::Vm;
-use crate::{pci, power, serial, virtual_pci};
+use crate::{pci, power, prelaunched, serial, virtual_pci};
 use acrn_abi::{Gpa, Gva, PAGE_SIZE, guest_map};
 use acrn_emulate::StringIo;
 use acrn_emulate::paging::{Access, WalkError};
@@ -85,6 +85,7 @@ fn access(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) -> Answe
             Answer::Done(value as u32)
         }
         _ if vm.is_service() => service_port(vcpu, port, size, write),
+        _ if vm.is_pre_launched() => prelaunched::port(vcpu, port, size, write),
         0xcf8 => Answer::Done(config_address(vm, size, write)),
         0xcfc..=0xcff => config_data(vcpu, port, size, write),
         guest_map::PORT_PM_TIMER if size == 4 && write.is_none() => pm_timer(vm),

@@ -6,7 +6,7 @@ use super::ioreq::{self, PendingIo};
 use super::{Next, fetch, general_protection, io};
 use crate::vcpu::{Local, Vcpu, guest_tsc};
 use crate::virt::NestedFault;
-use crate::{device_memory, irq, lifecycle, pci, virtual_pci};
+use crate::{device_memory, irq, lifecycle, pci, prelaunched, virtual_pci};
 use acrn_abi::{Gpa, Gva, guest_map};
 use acrn_emulate::paging::Access;
 use acrn_emulate::{Emulation, Instruction, PlainMov, Step};
@@ -174,10 +174,14 @@ pub fn access(
     if let Some(value) = memory_operand(vcpu, gpa, size, write) {
         return Answer::Done(value);
     }
-    if let Some(value) = virtual_pci::memory_access(vcpu.vm(), gpa, size, write) {
+    let vm = vcpu.vm();
+    if let Some(value) = virtual_pci::memory_access(vm, gpa, size, write) {
         return Answer::Done(value);
     }
-    if !vcpu.vm().is_service() {
+    if vm.is_pre_launched() {
+        return Answer::Done(prelaunched::memory(vcpu, gpa, size, write));
+    }
+    if !vm.is_service() {
         return user_device(vcpu, gpa, size, write);
     }
     if let Some(value) = pci::memory_access(vcpu, gpa, size, write) {

@@ -20,11 +20,10 @@ mod vtd;
 
 use crate::arch::apic;
 use crate::vm::Vm;
-use crate::{log, memory, pci, percpu};
+use crate::{firmware, log, memory, pci, percpu};
 use acrn_abi::Hpa;
+use acrn_acpi::Platform;
 use acrn_acpi::dmar::{Dmar, MAX_UNITS};
-use acrn_acpi::table::CHECKSUM_OFFSET;
-use acrn_acpi::{Platform, checksum};
 use acrn_vtd::Fault;
 use arrayvec::ArrayVec;
 use core::fmt::Write;
@@ -73,25 +72,10 @@ pub fn find(platform: &Platform) {
         pci::hide(description.registers, description.size);
         let _ = units.try_push(Unit::new(description));
     }
-    if !hide_table(dmar) {
+    // Another name, which no driver knows.
+    if !firmware::patch(dmar.table.address, 0, b"RAMD") {
         warning!("the ACPI table DMAR cannot be hidden from the Service VM");
     }
-}
-
-/// Gives the table in memory another name, which no driver knows. That changes five bytes and leaves
-/// the list of tables as it is; the firmware makes the table anew when the machine is reset.
-fn hide_table(dmar: &Dmar) -> bool {
-    const HIDDEN: [u8; 4] = *b"RAMD";
-    let at = dmar.table.address;
-    let mut head = [0; CHECKSUM_OFFSET + 1];
-    if !memory::read_guest(at, &mut head) {
-        return false;
-    }
-    let sum = checksum::adjusted(head[CHECKSUM_OFFSET], &head[..4], &HIDDEN);
-    head[..4].copy_from_slice(&HIDDEN);
-    head[CHECKSUM_OFFSET] = sum;
-    let mut written = [0; CHECKSUM_OFFSET + 1];
-    memory::write_guest(at, &head) && memory::read_guest(at, &mut written) && written == head
 }
 
 /// Confines the devices to the memory of the VM that owns them all and does not run yet.

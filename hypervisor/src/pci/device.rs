@@ -327,6 +327,12 @@ impl Device {
         }
     }
 
+    /// Silences the function, which stays where it is.
+    pub fn quiesce(&mut self) {
+        self.function.quiesce(&mut Host);
+        self.release_vectors();
+    }
+
     /// Silences the function and gives up what it has, before it disappears from its place.
     pub fn retire(mut self) -> Option<Piece> {
         self.function.program_msi(None, &mut Host);

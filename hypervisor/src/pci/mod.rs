@@ -419,3 +419,13 @@ pub fn may_decode(start: u64, size: u64) -> bool {
 pub fn for_each_unmediated(start: u64, end: u64, show: impl FnMut(u64, u64)) {
     mediated::for_each_other(start, end, show);
 }
+
+/// Takes the functions of a VM that is stopped back: they do no more DMA and send no more messages.
+pub fn take_back(vm: &Vm) {
+    let mut functions = FUNCTIONS.lock();
+    for device in &mut functions.list {
+        if device.owner == Owner::Vm(vm.id) {
+            device.quiesce();
+        }
+    }
+}

@@ -4,11 +4,13 @@ use super::say;
 use super::work::{Answer, Snapshot, Work, ask};
 use crate::arch::{cpu, tsc};
 use crate::console::Out;
-use crate::percpu;
+use crate::static_vm::{self, Owed};
 use crate::vcpu::{Vcpu, Wait, request};
 use crate::virt::Exit;
 use crate::vm::{self, Vm};
+use crate::{percpu, prelaunched};
 use acrn_abi::{VcpuId, VmId};
+use acrn_config_blob::LoadOrder;
 use acrn_lifecycle::{Caller, VcpuState, VmRequest, VmState};
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
@@ -17,7 +19,16 @@ use core::sync::atomic::Ordering;
 pub(super) fn known() -> impl Iterator<Item = &'static Vm> {
     vm::all()
         .iter()
-        .filter(|vm| vm.vcpu_count() > 0 && *vm.state.lock() != VmState::PoweredOff)
+        .filter(|vm| vm.vcpu_count() > 0 && (is_static(vm) || !is_off(vm)))
+}
+
+/// Whether the hypervisor starts it, so that it is there when it is off.
+fn is_static(vm: &Vm) -> bool {
+    vm.origin() != LoadOrder::PostLaunched
+}
+
+fn is_off(vm: &Vm) -> bool {
+    *vm.state.lock() == VmState::PoweredOff
 }
 
 /// The VM of that number; says so when there is none.
@@ -30,18 +41,22 @@ pub(super) fn existing(id: VmId) -> Option<&'static Vm> {
 }
 
 fn kind(vm: &Vm) -> &'static str {
-    if vm.is_service() { "service" } else { "user" }
+    match vm.origin() {
+        LoadOrder::Service => "service",
+        LoadOrder::PreLaunched => "pre-launched",
+        LoadOrder::PostLaunched => "user",
+    }
 }
 
 pub(super) fn list_vms() {
     say(format_args!(
-        "{:<6}{:<18}{:<20}{:<9}VCPUS",
+        "{:<6}{:<18}{:<20}{:<13}VCPUS",
         "VM ID", "NAME", "STATE", "KIND"
     ));
     for vm in known() {
         let state = *vm.state.lock();
         say(format_args!(
-            "{:<6}{:<18}{:<20}{:<9}{}",
+            "{:<6}{:<18}{:<20}{:<13}{}",
             vm.id.0,
             vm.name().as_str(),
             state.name(),
@@ -185,12 +200,12 @@ pub(super) fn exits(only: Option<VmId>) {
     }
 }
 
-/// A VM that the shell may stop and start: not the Service VM, whose guests depend on it.
+/// A VM that the shell may pause: not the Service VM, whose guests depend on it.
 fn user(id: VmId) -> Option<&'static Vm> {
     let vm = existing(id)?;
     if vm.is_service() {
         say(format_args!(
-            "vm{id} is the Service VM; `reboot` restarts it"
+            "vm{id} is the Service VM; `vm_reset {id}` restarts it, `reboot` the machine"
         ));
         return None;
     }
@@ -222,21 +237,68 @@ pub(super) fn resume(id: VmId) {
     }
 }
 
-/// Has a VM's Device Model switch it off ([`request::OFF`]) or reset it ([`request::RESET`]).
-pub(super) fn end(id: VmId, bits: u32) {
-    let Some(vm) = user(id) else { return };
+/// Resets a VM, or has its Device Model do it.
+pub(super) fn reset(id: VmId) {
+    let Some(vm) = existing(id) else { return };
+    if !is_static(vm) {
+        ask_device_model(vm, request::RESET, "reset it");
+    } else if is_off(vm) {
+        say(format_args!("vm{id} is off; `vm_start {id}` starts it"));
+    } else {
+        static_vm::owe(vm, Owed::Reset);
+        say(format_args!("vm{id} is reset"));
+    }
+}
+
+/// Switches a VM off as its user would. One that does not run is switched off at once.
+pub(super) fn shutdown(id: VmId) {
+    let Some(vm) = existing(id) else { return };
+    let state = *vm.state.lock();
+    vm.stays_off.store(is_static(vm), Ordering::Relaxed);
+    match (vm.origin(), state) {
+        (LoadOrder::PostLaunched, _) => ask_device_model(vm, request::OFF, "switch it off"),
+        (_, VmState::PoweredOff) => say(format_args!("vm{id} is off already")),
+        (LoadOrder::Service, VmState::Running) => say(format_args!(
+            "vm{id} is the Service VM; say `poweroff` to it, or here for the whole machine"
+        )),
+        (_, VmState::Running) if prelaunched::press_power_button(vm) => say(format_args!(
+            "vm{id}'s power button is pressed; `vm_pause {id}`, then this again, if it does not hear"
+        )),
+        _ => {
+            static_vm::owe(vm, Owed::Off);
+            say(format_args!("vm{id} is switched off"));
+        }
+    }
+}
+
+/// Starts a VM that is off.
+pub(super) fn start(id: VmId) {
+    let Some(vm) = existing(id) else { return };
+    if is_off(vm) {
+        static_vm::owe(vm, Owed::Start);
+        say(format_args!("vm{id} is started"));
+    } else {
+        let state = *vm.state.lock();
+        say(format_args!(
+            "vm{id} is {state}; only one that is off starts"
+        ));
+    }
+}
+
+fn ask_device_model(vm: &Vm, bits: u32, what: &str) {
     let state = *vm.state.lock();
     let Some(vcpu) = vm.vcpu(0).filter(|_| state == VmState::Running) else {
-        say(format_args!("vm{id} is {state}; only a running VM can end"));
+        say(format_args!(
+            "vm{} is {state}; only a running VM can end",
+            vm.id
+        ));
         return;
     };
     vcpu.ask(bits);
-    let what = if bits & request::OFF != 0 {
-        "switch it off"
-    } else {
-        "reset it"
-    };
-    say(format_args!("vm{id}'s Device Model is asked to {what}"));
+    say(format_args!(
+        "vm{}'s Device Model is asked to {what}",
+        vm.id
+    ));
 }
 
 /// Stops every VM, before the machine ends.

@@ -13,7 +13,6 @@ mod memory;
 pub mod work;
 
 use crate::console::{self, Out};
-use crate::vcpu::request;
 use crate::{config, power};
 use acrn_abi::VmId;
 use acrn_config_blob::ShellMode;
@@ -143,8 +142,9 @@ fn execute(command: Command) -> bool {
         Command::VmConsole(vm) => return !attach(vm),
         Command::VmPause(vm) => guests::pause(vm),
         Command::VmResume(vm) => guests::resume(vm),
-        Command::VmReset(vm) => guests::end(vm, request::RESET),
-        Command::VmShutdown(vm) => guests::end(vm, request::OFF),
+        Command::VmReset(vm) => guests::reset(vm),
+        Command::VmShutdown(vm) => guests::shutdown(vm),
+        Command::VmStart(vm) => guests::start(vm),
         Command::Interrupts => machine::interrupts(),
         Command::PassThrough => machine::pass_through(),
         Command::Iommu => machine::iommu(),

@@ -9,6 +9,7 @@ mod inspector;
 mod launch;
 mod life;
 mod micro;
+mod prelaunched;
 mod report;
 mod scenario;
 mod shell;
@@ -291,6 +292,24 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "Linux's drivers on serial lines and shared memory between VMs; bytes lost; memory of the Service VM",
         run: between::linux,
+    },
+    Case {
+        name: "prelaunched_partitioned",
+        on: QEMU,
+        catches: "VMs without a Service VM that do not start, or whose reset or end reaches another VM",
+        run: prelaunched::partitioned,
+    },
+    Case {
+        name: "prelaunched_hybrid",
+        on: QEMU,
+        catches: "a Service VM whose crash, reset or end another VM notices, or that cannot start again",
+        run: prelaunched::hybrid,
+    },
+    Case {
+        name: "prelaunched_shell",
+        on: QEMU,
+        catches: "commands of the shell that do what cannot be done to a VM",
+        run: prelaunched::refused,
     },
     Case {
         name: "service_vm_disk_virtio",

@@ -61,7 +61,6 @@ pub(super) fn in_force(context: &Context) -> Result<Outcome> {
     let image = fs::read(&context.artefacts.hypervisor.flat)?;
     shared(context)?;
     by_grub(context)?;
-    hybrid(context)?;
     read_only_shell(context)?;
     no_shell(context)?;
     ensure!(
@@ -121,33 +120,6 @@ fn by_grub(context: &Context) -> Result<()> {
     session.expect("looping", SOON)?;
     session.to_hypervisor()?;
     answers(&mut session, "config", &["acrn_config, scenario shared"])?;
-    end(session)
-}
-
-/// What cannot be started yet does not keep the rest from starting, on the CPUs that are its own.
-fn hybrid(context: &Context) -> Result<()> {
-    let config = scenario::of_preset(context.layout, "hybrid")?;
-    let machine = board(context, "loop", config, "loglevel=4")?;
-    let mut session = start(context, &machine, "hybrid")?;
-    let said = session.expect("looping", SOON)?;
-    contains(
-        &said,
-        &[
-            "VM SAFETY_VM0: pre-launched VMs are not supported yet",
-            "3 vCPUs",
-        ],
-    )?;
-    session.to_hypervisor()?;
-    answers(
-        &mut session,
-        "config",
-        &[
-            "log level 4 on the console",
-            "CPU 3: noop",
-            "- SAFETY_VM0 (pre-launched)",
-            "vm0 ACRN_Service_VM (service): CPUs 0x7",
-        ],
-    )?;
     end(session)
 }
 

@@ -27,6 +27,7 @@ use crate::virt::{exception, gpr};
 use crate::vm::{self, MAX_VMS, Vm};
 use acrn_abi::hypercall::{API_VERSION, Errno, HypercallId};
 use acrn_abi::{Gpa, VmId};
+use acrn_config_blob::LoadOrder;
 use acrn_lifecycle::validate::Call;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -129,12 +130,11 @@ fn write<T: IntoBytes + Immutable>(block: Gpa, value: &T) -> Result<u64, Refusal
 }
 
 /// The slot of a User VM, whether or not there is one in it. Numbers in calls are relative to the
-/// Service VM, whose number is 0, so they are the hypervisor's own.
+/// Service VM, whose number is 0, so they are the hypervisor's own; pre-launched VMs have none.
 fn slot(id: VmId) -> Result<&'static Vm, Refusal> {
-    if id.index() == 0 || id.index() >= MAX_VMS {
-        return Err(Refusal::NoVm(id));
-    }
-    Ok(vm::get(id))
+    let vm = (id.index() < MAX_VMS).then(|| vm::get(id));
+    vm.filter(|vm| vm.origin() == LoadOrder::PostLaunched)
+        .ok_or(Refusal::NoVm(id))
 }
 
 /// A User VM that exists.

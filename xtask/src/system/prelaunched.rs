@@ -1,0 +1,236 @@
+//! Cases of VMs that the hypervisor starts itself, with and without a Service VM.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::micro::{SOON, without_hypervisor};
+use super::support::{BOOT, COMMAND, POWER_OFF, machine, service_vm};
+use super::{Context, Outcome};
+use crate::demo::Options;
+use crate::session::Session;
+
+/// Slots of the pre-launched VMs: the last ones of the table.
+const FIRST_OF_TWO: u16 = 6;
+const LAST: u16 = 7;
+
+fn scenario(name: &str) -> Options {
+    Options {
+        scenario: Some(name.to_owned()),
+        ..Options::default()
+    }
+}
+
+/// What the hypervisor says of VMs.
+fn list(session: &mut Session) -> Result<String> {
+    session.to_hypervisor()?;
+    session.hypervisor_command("vm_list")
+}
+
+/// Waits until the list of VMs has a line with all these words.
+fn wait_for_state(session: &mut Session, name: &str, state: &str) -> Result<()> {
+    let deadline = std::time::Instant::now() + SOON;
+    loop {
+        let list = list(session)?;
+        let found = |line: &str| line.contains(name) && line.contains(state);
+        if list.lines().any(found) {
+            return Ok(());
+        }
+        ensure!(
+            std::time::Instant::now() < deadline,
+            "{name} is not {state}:\n{list}"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Seconds since the guest's start, in the guest whose shell is shown.
+fn uptime(session: &mut Session) -> Result<f64> {
+    let text = session.check("cut -d ' ' -f 1 /proc/uptime", COMMAND)?;
+    text.parse()
+        .with_context(|| format!("no number of seconds: {text:?}"))
+}
+
+/// Two VMs and no Service VM: each has its own CPUs, memory and devices, and its end is its own.
+pub(super) fn partitioned(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let machine = machine(context, &scenario("partitioned"))?;
+    let mut session = Session::new(machine.start(context.layout, &context.log("partitioned"))?);
+    session.expect("vm0 login:", BOOT)?;
+    session.log_in_to("vm0")?;
+    own_share(&mut session)?;
+    session.to_guest(LAST, "vm1", BOOT)?;
+    own_share(&mut session)?;
+    let before = uptime(&mut session)?;
+    each_reset(&mut session)?;
+    switched_off_and_on(&mut session)?;
+    session.to_guest(LAST, "vm1", BOOT)?;
+    let after = uptime(&mut session)?;
+    ensure!(after > before, "the other VM has started anew, too");
+    ends_with_the_last(&mut session)?;
+    Ok(Outcome::Passed)
+}
+
+/// Two CPUs and half a GiB, and ACPI and the clock say what they should.
+fn own_share(session: &mut Session) -> Result<()> {
+    session.check("test $(nproc) = 2", COMMAND)?;
+    let memory = session.check("awk '/MemTotal/ { print $2 }' /proc/meminfo", COMMAND)?;
+    let memory: u64 = memory.parse().with_context(|| memory.clone())?;
+    ensure!(
+        (420_000..512 * 1024).contains(&memory),
+        "{memory} KiB of memory"
+    );
+    session.check("dmesg | grep -q 'Power Button'", COMMAND)?;
+    let year = session.check("hwclock -u | grep -o '20[0-9][0-9]' || date +%Y", COMMAND)?;
+    ensure!(year.starts_with("20"), "the clock shows {year:?}");
+    Ok(())
+}
+
+/// Every way in which a PC is reset starts the VM anew.
+fn each_reset(session: &mut Session) -> Result<()> {
+    let ways = [
+        ("reboot -f", "resets itself by port 0xCF9"),
+        (
+            "printf '\\376' | dd of=/dev/port bs=1 seek=100 2>/dev/null",
+            "resets itself by the keyboard controller",
+        ),
+        (
+            "printf '\\001' | dd of=/dev/port bs=1 seek=146 2>/dev/null",
+            "resets itself by port 0x92",
+        ),
+    ];
+    for (command, said) in ways {
+        session.to_guest(FIRST_OF_TWO, "vm0", BOOT)?;
+        let before = uptime(session)?;
+        session.vm.console.send_line(command)?;
+        session
+            .expect("vm0 login:", BOOT)
+            .with_context(|| command)?;
+        session.log_in_to("vm0")?;
+        ensure!(uptime(session)? < before + 1000.0);
+        session.to_hypervisor()?;
+        let log = session.hypervisor_command("log")?;
+        ensure!(log.contains(said), "no {said:?} in:\n{log}");
+    }
+    Ok(())
+}
+
+fn switched_off_and_on(session: &mut Session) -> Result<()> {
+    session.to_guest(FIRST_OF_TWO, "vm0", BOOT)?;
+    session.vm.console.send_line("poweroff")?;
+    wait_for_state(session, "PRE_STD_VM0", "powered off")?;
+    wait_for_state(session, "PRE_STD_VM1", "running")?;
+    let said = session.hypervisor_command(&format!("vm_start {FIRST_OF_TWO}"))?;
+    ensure!(said.contains("is started"), "{said}");
+    wait_for_state(session, "PRE_STD_VM0", "running")?;
+    session.to_guest(FIRST_OF_TWO, "vm0", BOOT)
+}
+
+/// The power button of one, then the power-off of the other, which is the machine's.
+fn ends_with_the_last(session: &mut Session) -> Result<()> {
+    session.to_hypervisor()?;
+    let said = session.hypervisor_command(&format!("vm_shutdown {LAST}"))?;
+    ensure!(said.contains("power button is pressed"), "{said}");
+    wait_for_state(session, "PRE_STD_VM1", "powered off")?;
+    session.to_guest(FIRST_OF_TWO, "vm0", BOOT)?;
+    session.power_off(POWER_OFF)
+}
+
+/// A VM beside the Service VM, whatever happens to that.
+pub(super) fn hybrid(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let machine = machine(context, &scenario("hybrid"))?;
+    let mut session = service_vm(context, &machine, "hybrid")?;
+    // Its CPU is another VM's, and the tables do not speak of it.
+    let cpus = session.check("cat /sys/devices/system/cpu/online", COMMAND)?;
+    ensure!(cpus == "0-2", "the Service VM has the CPUs {cpus}");
+    session.check("! dmesg | grep -q 'do_boot_cpu failed'", COMMAND)?;
+    session.to_guest(LAST, "safety-vm", BOOT)?;
+    let mut before = uptime(&mut session)?;
+    for incident in [service_vm_resets, service_vm_crashes, service_vm_ends] {
+        incident(&mut session)?;
+        session.to_guest(LAST, "safety-vm", COMMAND)?;
+        let after = uptime(&mut session)?;
+        ensure!(after > before, "the pre-launched VM has started anew");
+        before = after;
+    }
+    // The policy of the scenario starts it again, but for the operator.
+    session.vm.console.send_line("poweroff -f")?;
+    session.expect("safety-vm login:", BOOT)?;
+    session.to_hypervisor()?;
+    session.hypervisor_command(&format!("vm_shutdown {LAST}"))?;
+    wait_for_state(&mut session, "SAFETY_VM0", "powered off")?;
+    session.to_service()?;
+    session.power_off(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
+
+fn service_vm_resets(session: &mut Session) -> Result<()> {
+    session.to_service()?;
+    session.vm.console.send_line("reboot -f")?;
+    session.expect("This is the Service VM", BOOT)?;
+    session.wait_for_service_shell(BOOT)?;
+    // The devices work again.
+    session.check("dd if=/dev/vda of=/dev/null bs=1M count=8", COMMAND)?;
+    Ok(())
+}
+
+fn service_vm_crashes(session: &mut Session) -> Result<()> {
+    session.to_service()?;
+    session
+        .vm
+        .console
+        .send_line("echo c > /proc/sysrq-trigger")?;
+    std::thread::sleep(Duration::from_secs(2));
+    session.to_hypervisor()?;
+    let said = session.hypervisor_command("vm_reset 0")?;
+    ensure!(said.contains("vm0 is reset"), "{said}");
+    session.show(0)?;
+    session.wait_for_service_shell(BOOT)
+}
+
+fn service_vm_ends(session: &mut Session) -> Result<()> {
+    session.to_service()?;
+    session.vm.console.send_line("poweroff")?;
+    wait_for_state(session, "ACRN_Service_VM", "powered off")?;
+    session.hypervisor_command("vm_start 0")?;
+    session.show(0)?;
+    session.wait_for_service_shell(BOOT)
+}
+
+/// What the shell says of VMs that it cannot treat like others.
+pub(super) fn refused(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let machine = machine(context, &scenario("hybrid"))?;
+    let mut session = service_vm(context, &machine, "refused")?;
+    session.to_hypervisor()?;
+    let cases = [
+        ("vm_pause 0", "is the Service VM"),
+        ("vm_shutdown 0", "say `poweroff` to it"),
+        ("vm_start 0", "only one that is off starts"),
+        ("vm_pause 7", "vm7 is paused"),
+        ("vm_shutdown 7", "vm7 is switched off"),
+        ("vm_resume 7", "powered off"),
+        ("vm_reset 7", "`vm_start 7` starts it"),
+        ("vm_shutdown 7", "is off already"),
+    ];
+    for (command, wanted) in cases {
+        let said = session.hypervisor_command(command)?;
+        ensure!(
+            said.contains(wanted),
+            "`{command}`: no {wanted:?} in {said}"
+        );
+        if said.contains("switched off") {
+            wait_for_state(&mut session, "SAFETY_VM0", "powered off")?;
+        }
+    }
+    session.vm.console.send_line("poweroff")?;
+    session.vm.wait_for_end(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
