@@ -9,6 +9,7 @@ mod clos;
 mod console;
 mod cpu;
 mod flags;
+mod frequency;
 mod memory;
 mod mmio;
 mod pci;
@@ -20,6 +21,7 @@ pub use clos::{Classes, classes};
 pub use console::console;
 pub use cpu::service_cpus;
 pub use flags::{guest_flags, severity};
+pub use frequency::{Limits, frequencies};
 pub use memory::{HugePages, huge_pages, hypervisor_ram, place_memory};
 pub use mmio::{p2sb_window, tpm2_window};
 pub use pci::{Slots, place_devices};
@@ -49,6 +51,8 @@ pub struct Plan {
     pub hypervisor_ram: u64,
     /// Masks of the classes of service.
     pub cache_masks: Vec<CacheMask>,
+    /// Limits of each CPU's performance, where the board file has its levels.
+    pub performance: Vec<Limits>,
     /// What was decided, and why.
     pub decisions: Vec<Decision>,
 }
@@ -241,6 +245,7 @@ pub fn allocate(board: &Board, scenario: &Scenario) -> Result<Plan, AllocError> 
         plan.vms.push(vm_plan);
     }
     plan.cache_masks = classes.masks;
+    plan.performance = frequencies(board, scenario, &mut notes);
     plan.decisions = notes.0;
     Ok(plan)
 }
