@@ -152,6 +152,27 @@ pub fn disks(host: &Host) -> Vec<String> {
     all
 }
 
+/// Names of disk images end so.
+const IMAGES: [&str; 6] = ["img", "iso", "qcow2", "raw", "vhdx", "vmdk"];
+
+/// The disk images in some folders, in the form of [`disks`].
+pub fn images(host: &Host, folders: &[String]) -> Vec<String> {
+    let mut all = Vec::new();
+    for folder in folders {
+        if !host.exists(folder) {
+            let meaning = "its disk images are not in the board file; correct --images";
+            host.gap(folder, "there is no such directory", meaning);
+        }
+        for name in host.names(folder) {
+            let kind = name.rsplit_once('.').map(|(_, kind)| kind);
+            let kind = IMAGES.into_iter().find(|known| kind == Some(known));
+            let folder = folder.trim_end_matches('/');
+            all.extend(kind.map(|kind| format!("{folder}/{name}: TYPE=\"{kind}\"")));
+        }
+    }
+    all
+}
+
 /// The file system of a partition, where it is mounted.
 fn kind(mounts: &str, name: &str) -> String {
     let device = format!("/dev/{name}");

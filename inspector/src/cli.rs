@@ -28,6 +28,9 @@ pub struct Args {
     /// Print the summary or the diagnosis as JSON.
     #[arg(long)]
     pub json: bool,
+    /// A folder with disk images, which the board file lists beside the disks.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub images: Vec<String>,
     /// Inspect a machine whose /sys and /proc were copied to this directory.
     #[arg(long, value_name = "DIRECTORY", default_value = "/")]
     pub root: PathBuf,

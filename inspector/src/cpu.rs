@@ -77,6 +77,19 @@ pub struct Thread {
     pub frequency_domain: Option<String>,
     /// `Core` or `Atom` of a hybrid processor.
     pub kind: Option<&'static str>,
+    /// Levels of performance, if the processor chooses them by itself (HWP).
+    pub levels: Option<Levels>,
+}
+
+/// Levels of performance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// What it can always keep.
+    pub guaranteed: u64,
+    /// The highest.
+    pub highest: u64,
+    /// The lowest.
+    pub lowest: u64,
 }
 
 /// Whether the processor has a feature by ACRN's name.
@@ -127,7 +140,21 @@ fn thread(host: &Host, id: u64, apic_ids: &BTreeMap<u64, u64>) -> Thread {
         core: topology("core_id").unwrap_or(id),
         frequency_domain: host.text(&format!("{directory}/cpufreq/freqdomain_cpus")),
         kind,
+        levels: levels(host, &directory),
     }
+}
+
+/// What ACPI tells of the processor's levels (CPPC), which are HWP's where there is HWP.
+fn levels(host: &Host, directory: &str) -> Option<Levels> {
+    if !has(&host.cpuid, "hwp_supported") {
+        return None;
+    }
+    let read = |file: &str| host.number(&format!("{directory}/acpi_cppc/{file}"));
+    Some(Levels {
+        guaranteed: read("guaranteed_perf").or(read("nominal_perf"))?,
+        highest: read("highest_perf")?,
+        lowest: read("lowest_perf")?,
+    })
 }
 
 /// Local APICs by CPU.
@@ -208,6 +235,11 @@ fn thread_element(host: &Host, thread: &Thread) -> Element {
         &mut element,
         thread.kind.map(|kind| leaf("core_type", kind)),
     );
+    if let Some(levels) = thread.levels {
+        element.add(leaf("guaranteed_performance_lvl", levels.guaranteed));
+        element.add(leaf("highest_performance_lvl", levels.highest));
+        element.add(leaf("lowest_performance_lvl", levels.lowest));
+    }
     let domain = thread.frequency_domain.as_ref();
     add(
         &mut element,

@@ -25,8 +25,8 @@ pub struct Inspection {
     pub iommus: Vec<Drhd>,
 }
 
-/// Inspects a machine, which the board file will call `name`.
-pub fn inspect(host: &Host, name: &str) -> Inspection {
+/// Inspects a machine, which the board file will call `name`, with disk images in these folders.
+pub fn inspect(host: &Host, name: &str, images: &[String]) -> Inspection {
     let threads = cpu::threads(host);
     let map = memory::map(host);
     let ram = memory::ram(host, &map);
@@ -47,6 +47,7 @@ pub fn inspect(host: &Host, name: &str) -> Inspection {
         ttys: &ttys,
         namespace: &namespace,
         iommus: &iommus,
+        images,
     };
     let parts = [
         cpu::processors(host, &threads),

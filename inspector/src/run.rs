@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> Outcome {
         );
     }
     let name = args.name.clone().unwrap_or_default();
-    let inspection = inspect(&host, &name);
+    let inspection = inspect(&host, &name, &args.images);
     let path = args
         .out
         .clone()

@@ -32,6 +32,8 @@ pub struct Facts<'a> {
     pub namespace: &'a Namespace,
     /// IOMMUs of Intel's.
     pub iommus: &'a [Drhd],
+    /// Folders with disk images.
+    pub images: &'a [String],
 }
 
 /// Interrupts of the two 8259s that a serial port can get.
@@ -53,7 +55,8 @@ pub fn texts(facts: &Facts<'_>) -> Vec<Element> {
         .iter()
         .filter_map(|function| function.capabilities.msix_entries);
     let vectors = vectors.max().unwrap_or(0).to_string();
-    let disks = crate::classes::disks(host);
+    let mut disks = crate::classes::disks(host);
+    disks.extend(crate::classes::images(host, facts.images));
     let texts = [
         ("BIOS_INFO", firmware(host)),
         ("BASE_BOARD_INFO", base_board(host)),

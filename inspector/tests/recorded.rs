@@ -15,6 +15,7 @@ struct Machine {
 }
 
 const CPUID: &str = "\
+6 0 80 0 0 0
 0 0 16 756e6547 6c65746e 49656e69
 1 0 906ea 100800 fffaf3bf bfebfbff
 7 0 0 29c67af 0 0
@@ -73,6 +74,18 @@ impl Machine {
         ] {
             this.write(&format!("sys/class/tty/ttyS0/{file}"), text);
         }
+        for (file, level) in [
+            ("nominal_perf", "20\n"),
+            ("highest_perf", "40\n"),
+            ("lowest_perf", "4\n"),
+        ] {
+            this.write(
+                &format!("sys/devices/system/cpu/cpu1/acpi_cppc/{file}"),
+                level,
+            );
+        }
+        this.write("srv/vms/one.img", "");
+        this.write("srv/vms/notes.txt", "");
         this.write("sys/class/dmi/id/board_vendor", "Example Boards\n");
         this.write("sys/class/dmi/id/board_name", "One\n");
         this
@@ -155,7 +168,11 @@ impl Machine {
     }
 
     fn inspect(&self) -> Inspection {
-        inspect(&Host::new(self.folder.path()), "test")
+        inspect(
+            &Host::new(self.folder.path()),
+            "test",
+            &["/srv/vms/".to_owned()],
+        )
     }
 
     fn examine(&self) -> Diagnosis {
@@ -233,6 +250,16 @@ fn a_board_file_says_what_the_machine_has_and_acrn_config_reads_it() {
         model.s5_info
     );
     assert!(model.drhd_info.contains("0xFED90000UL"));
+    let thread = &model.processors.dies[0].cores[0].threads[1];
+    assert_eq!(
+        (thread.hwp_guaranteed, thread.hwp_highest, thread.hwp_lowest),
+        (Some(20), Some(40), Some(4))
+    );
+    let images = &model.block_device_info;
+    assert!(
+        images.contains("/srv/vms/one.img: TYPE=\"img\"") && !images.contains("notes"),
+        "{images}"
+    );
     assert!(inspection.text.contains("PNP0501"), "{}", inspection.text);
     assert_eq!(inspection.iommus.len(), 1);
 }
@@ -240,7 +267,7 @@ fn a_board_file_says_what_the_machine_has_and_acrn_config_reads_it() {
 #[test]
 fn an_empty_machine_gets_a_file_and_reasons() {
     let folder = tempfile::tempdir().unwrap();
-    let inspection = inspect(&Host::new(folder.path()), "empty");
+    let inspection = inspect(&Host::new(folder.path()), "empty", &["/srv".to_owned()]);
     let board = BoardFile::parse("empty.xml", &inspection.text).unwrap();
     assert!(board.model.cpus().is_empty());
     let what: Vec<&str> = inspection
