@@ -138,6 +138,12 @@ pub const CASES: &[Case] = &[
         run: life::guests_first,
     },
     Case {
+        name: "life_mngr_vuart",
+        on: QEMU,
+        catches: "life-cycle managers that do not hear each other on a serial line of the hypervisor's",
+        run: life::by_vuart,
+    },
+    Case {
         name: "micro_instructions",
         on: BOTH,
         catches: "CPUID, MSR, port and XCR0 policy; instructions that guests must not have",
