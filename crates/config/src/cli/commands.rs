@@ -191,6 +191,11 @@ pub(super) fn launch(files: &Files, directory: &Path, installed_in: &str) -> Res
         write(&definition, vm.definition.as_bytes())?;
         paths.extend([script, definition].map(|path| path.display().to_string()));
     }
+    if let Some(ports) = crate::launch::serial_conf(&scenario.model, &plan) {
+        let path = directory.join("serial.conf");
+        write(&path, ports.as_bytes())?;
+        paths.push(path.display().to_string());
+    }
     let text = paths.iter().map(|path| format!("{path}\n")).collect();
     let mut output = judged(&findings);
     output.json["files"] = json!(paths);

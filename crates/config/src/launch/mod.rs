@@ -8,6 +8,7 @@ mod definition;
 mod guest;
 mod quote;
 mod script;
+mod serial;
 
 use crate::allocate::Plan;
 use crate::{Board, Scenario};
@@ -100,6 +101,13 @@ pub fn launch(
         all.push(launch);
     }
     Ok(all)
+}
+
+/// `/etc/serial.conf` of the Service VM: its lines to other VMs at ports that Linux does not look for.
+/// Nothing where there are none.
+pub fn serial_conf(scenario: &Scenario, plan: &Plan) -> Option<String> {
+    let (index, _) = scenario.vms_of(LoadOrder::Service).next()?;
+    serial::serial_conf(scenario, &plan.vms.get(index)?.vuarts)
 }
 
 #[cfg(test)]

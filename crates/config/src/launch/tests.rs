@@ -137,6 +137,23 @@ fn everything_that_a_scenario_has_becomes_words() {
 }
 
 #[test]
+fn the_service_vms_lines_have_names_for_setserial() {
+    let preset = preset("shared").unwrap();
+    let board = BoardFile::parse("board.xml", preset.board).unwrap();
+    let scenario = ScenarioFile::parse("scenario.xml", preset.scenario).unwrap();
+    let (plan, _) = plan(&board, &scenario).unwrap();
+    let text = serial_conf(&scenario.model, &plan).unwrap();
+    let first = "# to POST_STD_VM1\n/dev/ttyS8 port 0x9000 irq ";
+    assert!(text.starts_with(first), "{text}");
+    assert!(
+        text.contains("# to POST_RT_VM1\n/dev/ttyS9 port 0x9008 irq "),
+        "{text}"
+    );
+    assert_eq!(text.lines().count(), 6);
+    assert!(text.ends_with("uart 16550A baud_base 115200\n"));
+}
+
+#[test]
 fn parameters_with_an_open_quote_are_refused() {
     let result = launches("shared", |text| {
         text.replace("vm_ip=192.168.100.2\"", "vm_ip")
