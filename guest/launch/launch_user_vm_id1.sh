@@ -3,7 +3,7 @@
 #
 # Everything that a second VM needs to be different comes from the environment
 # (VM_ID, VM_NAME, KERNEL, RAMDISK, DISK, MEMORY_MIB, CPU_AFFINITY, BOOTARGS, CONSOLE,
-# DM_OPTIONS), so launch_user_vm_id2.sh is this script with other values. Whatever the script
+# LIFE, DM_OPTIONS), so launch_user_vm_id2.sh is this script with other values. Whatever the script
 # changes in the Service VM (TAP device, reserved huge pages) is put back on
 # every way out. Exit status: 1 for a precondition that is not met, otherwise
 # that of acrn-dm.
@@ -22,6 +22,10 @@ console=${CONSOLE:-hv}
 root=${ROOT_DEVICE:-/dev/vda}
 bootargs=${BOOTARGS:-root=${root} rw console=ttyS0 no_timer_check tsc=reliable vm_name=user-vm${vm_id} vm_ip=192.168.100.$((vm_id + 1))}
 dm=${ACRN_DM:-acrn-dm}
+# Where COM2 leads, on which the guest's life-cycle manager speaks: the words of acrn-dm -l, or
+# "vuart" for a line of the hypervisor's. Empty for no life-cycle manager.
+life=${LIFE:-}
+[ -z "$life" ] || bootargs="$bootargs life_mngr=1"
 # Further words for acrn-dm, split at blanks.
 read -r -a dm_options <<<"${DM_OPTIONS:-}"
 
@@ -121,6 +125,7 @@ dm_params=(
     -s 5,virtio-rnd
 )
 [ -z "$ramdisk" ] || dm_params+=(-r "$ramdisk")
+[ -z "$life" ] || [ "$life" = vuart ] || dm_params+=(-l "com2,$life")
 dm_params+=("${dm_options[@]}" "$vm_name")
 
 echo "Launch device model with parameters: ${dm_params[*]}"

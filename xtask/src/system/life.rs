@@ -75,7 +75,7 @@ pub(super) fn by_vuart(context: &Context) -> Result<Outcome> {
     )?;
     let log = demo::launch_log(1);
     session.check(
-        &format!("(launch_user_vm_id1.sh </dev/null >{log} 2>&1 &)"),
+        &format!("(LIFE=vuart launch_user_vm_id1.sh </dev/null >{log} 2>&1 &)"),
         COMMAND,
     )?;
     session.to_user_login(1, BOOT)?;
