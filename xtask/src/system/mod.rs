@@ -295,7 +295,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "linux_between_vms",
-        on: QEMU,
+        on: BOTH,
         catches: "Linux's drivers on serial lines and shared memory between VMs; bytes lost; memory of the Service VM",
         run: between::linux,
     },

@@ -114,6 +114,8 @@ const DOORBELL: u64 = 12;
 /// Vectors of this guest for the doorbell and the card.
 const RUNG: u8 = 0x60;
 const RECEIVED: u8 = 0x61;
+/// Where the peer's code is.
+const CODE: u64 = 0x1000;
 /// The line at ports.
 const PORTS: u16 = 0x2f8;
 const LINE_STATUS: u16 = 5;
@@ -239,6 +241,7 @@ pub(super) fn devices(t: &Test) {
         serial_on_card(t);
         doorbells(t, round);
         kept(t, &vm);
+        after_reset(t, &vm, 10 + round);
         expect!(t, vm.destroy() == 0, "DESTROY_VM");
         nobody_there(t);
     }
@@ -294,6 +297,22 @@ fn doorbells(t: &Test, round: u32) {
     expect!(t, answered, "the peer does not ring");
     let answer = load(MEMORY + 4);
     expect!(t, answer == 1001 + round, "the peer says {answer}");
+}
+
+/// A peer that is reset opens its devices anew; this guest's stay as they are.
+fn after_reset(t: &Test, vm: &UserVm, round: u32) {
+    store_byte(CARD + 7, 0x5a);
+    let results = [vm.pause(), vm.reset(), vm.set_registers(CODE), vm.start()];
+    expect!(t, results == [0; 4], "a reset: {results:?}");
+    let scratch = load_byte(CARD + 7);
+    expect!(
+        t,
+        scratch == 0x5a,
+        "the other UART is reset too: {scratch:#x}"
+    );
+    serial_at_ports(t);
+    serial_on_card(t);
+    doorbells(t, round);
 }
 
 /// What a Device Model cannot do to a running VM's shared memory.
