@@ -351,6 +351,19 @@ pub(super) fn cycles(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Creations that fail at each step for want of a table frame leave the memory as it was.
+pub(super) fn no_frames(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let [before, after] = memory_around(context, "vm_no_frames", usual_model(context))?;
+    ensure!(
+        before == after && before.contains("vm0 keeps"),
+        "memory before:\n{before}\nand after:\n{after}"
+    );
+    Ok(Outcome::Passed)
+}
+
 /// Table frames stay with other VMs however many addresses the Service VM touches, with large
 /// pages and without.
 pub(super) fn device_memory(context: &Context) -> Result<Outcome> {

@@ -228,6 +228,12 @@ pub const CASES: &[Case] = &[
         run: micro::cycles,
     },
     Case {
+        name: "micro_no_frames",
+        on: BOTH,
+        catches: "a creation that fails half-way and keeps something of what it took",
+        run: micro::no_frames,
+    },
+    Case {
         name: "micro_device_memory",
         on: BOTH,
         catches: "a Service VM that takes all table frames by touching many addresses",

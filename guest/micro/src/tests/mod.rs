@@ -22,6 +22,7 @@ mod processors;
 mod rings;
 mod shadow;
 mod shares;
+mod shortage;
 mod tasks;
 mod timers;
 mod virtualization;
@@ -109,6 +110,7 @@ pub const TESTS: &[Entry] = &[
     ("vm_shares", false, shares::shares),
     ("vm_peers", false, peers::devices),
     ("bench_ipi", false, bench::ipi),
+    ("vm_no_frames", false, shortage::creation),
     ("vm_cycles", false, vm::cycles),
     ("vm_shell", false, vm::shell),
     ("wait", false, vm::wait),
