@@ -1,9 +1,10 @@
 //! The real `acrnd` and `acrnctl` with a program that plays `acrn-dm`.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -390,6 +391,51 @@ fn a_log_is_followed_as_it_grows() {
     assert_eq!(lines.next().unwrap().unwrap(), "and goes on");
     follower.kill().unwrap();
     follower.wait().unwrap();
+}
+
+/// Requests that are nearly right, as they are and with a few bytes changed.
+#[test]
+fn no_request_ends_the_daemon_or_leaves_its_directories() {
+    let place = Place::new(&[("vm1", "autostart = true")]);
+    let seeds = [
+        "GET /v1/vms/vm1/stats HTTP/1.1\r\nhost: a\r\n\r\n",
+        "POST /v1/vms/vm1/stop?force=maybe HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /v1/vms/..%2F..%2Fetc%2Fpasswd/log HTTP/1.1\r\nhost: a\r\n\r\n",
+        "DELETE /v1/vms/%00 HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /v1/events?after=-1 HTTP/1.1\r\nhost: a\r\n\r\n",
+        "POST /v1/vms HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 49\r\n\r\n\
+         {\"name\":\"../x\",\"definition\":\"[vm]\\nmemsize='1G'\"}",
+        "POST /v1/vms HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\n",
+    ];
+    let mut random = 0x0123_4567_89ab_cdef_u64;
+    let mut next = move |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random >> 33).unwrap() % below
+    };
+    for round in 0..400 {
+        let mut request = seeds[round % seeds.len()].as_bytes().to_vec();
+        for _ in 0..next(6) * usize::from(round >= seeds.len()) {
+            let at = next(request.len());
+            request[at] = u8::try_from(next(256)).unwrap();
+        }
+        let mut stream = UnixStream::connect(place.path("run/acrnd.sock")).unwrap();
+        stream.write_all(&request).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = Vec::new();
+        // It may hang up on what is no HTTP.
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 "),
+            "{answer}"
+        );
+        assert!(!answer.contains("root:"), "{answer}");
+    }
+    assert!(!place.path("x.toml").exists() && !place.path("vms/../x.toml").exists());
+    place.check(&["list"]);
 }
 
 #[test]
