@@ -172,7 +172,16 @@ fn sources(directory: &Path, text: &mut String) {
 fn the_specification_names_tests_that_exist() {
     let text = read("SPECIFICATION.md");
     let mut known = String::new();
-    for directory in ["crates", "devicemodel", "guest/micro", "xtask/src/system"] {
+    let directories = [
+        "crates",
+        "devicemodel",
+        "guest/micro",
+        "inspector",
+        "manager",
+        "tests/robustness",
+        "xtask/src/system",
+    ];
+    for directory in directories {
         sources(&root().join(directory), &mut known);
     }
     let quoted = text.split('`').skip(1).step_by(2);
