@@ -127,13 +127,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "life_mngr_guest_asks",
-        on: QEMU,
+        on: BOTH,
         catches: "a User VM's request to switch all off that does not arrive, or ends less",
         run: life::requested_by_guest,
     },
     Case {
         name: "life_mngr_guests_first",
-        on: QEMU,
+        on: BOTH,
         catches: "poweroff of the Service VM that does not ask the life-cycle managers first",
         run: life::guests_first,
     },
