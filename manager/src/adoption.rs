@@ -61,12 +61,20 @@ impl Traces {
 /// Takes the start time out of `/proc/PID/stat`; nothing for a process that has ended and waits
 /// for its parent.
 pub fn started(stat: &str) -> Option<u64> {
+    let (state, started) = state_and_start(stat)?;
+    (!matches!(state, "Z" | "X")).then_some(started)
+}
+
+/// The same for a child that may have ended already.
+pub fn child_started(stat: &str) -> Option<u64> {
+    state_and_start(stat).map(|(_, started)| started)
+}
+
+fn state_and_start(stat: &str) -> Option<(&str, u64)> {
     // The program's name, in parentheses, may contain anything, parentheses too.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    let state = fields.next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -122,5 +130,7 @@ mod tests {
             None
         );
         assert_eq!(started("7 (x) S 1"), None);
+        let ended = format!("7 (x) {}", rest.replacen('S', "Z", 1));
+        assert_eq!(child_started(&ended), Some(4711));
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::adoption::{Process, Traces, started};
+use crate::adoption::{Process, Traces, child_started, started};
 use crate::definition::check_name;
 
 const WANTED: &str = "wanted";
@@ -123,6 +123,12 @@ pub fn note_exit(directory: &Path, status: i32) -> io::Result<()> {
 pub fn alive(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     started(&stat).map(|started| Process { pid, started })
+}
+
+/// A child that has not been waited for, which may have ended.
+pub fn child(pid: i32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    child_started(&stat).map(|started| Process { pid, started })
 }
 
 /// Writes a file so that readers see all of it or none.

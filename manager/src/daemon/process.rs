@@ -60,7 +60,8 @@ pub(super) fn spawn(
         .stderr(log);
     let child = command.spawn()?;
     let pid = child.id().cast_signed();
-    store::alive(pid).ok_or_else(|| io::Error::other("it has ended at once"))
+    // A short script may be over by now: its status is noted, and whoever waits for it finds that.
+    store::child(pid).ok_or_else(|| io::Error::other("it is not in /proc"))
 }
 
 fn open_log(path: &Path) -> io::Result<File> {
