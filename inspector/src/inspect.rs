@@ -1,10 +1,9 @@
 //! Everything together: the board file, and what could not be read.
 
 use acrn_config::BoardFile;
-use acrn_config::xml::{Document, Element};
+use acrn_config::xml::Document;
 
 use crate::host::{Gap, Host};
-use crate::namespace::Namespace;
 use crate::tables::{DIRECTORY, Drhd};
 use crate::texts::{Facts, texts};
 use crate::xml::with;
@@ -54,7 +53,7 @@ pub fn inspect(host: &Host, name: &str, images: &[String]) -> Inspection {
         cache::caches(host, &threads),
         memory::memory(&ram),
         tables::io_apics_element(host),
-        pci::devices(host, &functions, &windows, acpi_devices(&namespace)),
+        pci::devices(host, &functions, &windows, namespace::elements(&namespace)),
         classes::device_classes(host, &ttys),
     ];
     for element in texts(&facts).into_iter().chain(parts) {
@@ -68,10 +67,6 @@ pub fn inspect(host: &Host, name: &str, images: &[String]) -> Inspection {
         gaps: host.gaps(),
         iommus,
     }
-}
-
-fn acpi_devices(namespace: &Namespace) -> Vec<Element> {
-    namespace::elements(namespace)
 }
 
 fn iommus(host: &Host) -> Vec<Drhd> {
