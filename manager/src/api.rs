@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::adoption::started;
 use crate::daemon::{Problem, Shared};
-use crate::definition::DefinitionError;
+use crate::definition::{DefinitionError, Restart};
 use crate::dm;
 use crate::tail::Tail;
 use crate::view::{NewVm, Refused, Stats, VmState, VmView};
@@ -117,7 +117,25 @@ async fn list(State(shared): State<Shared>) -> Json<Vec<VmView>> {
     for view in views {
         all.push(with_pause(&shared, view).await);
     }
+    let groups: Vec<i32> = all.iter().filter_map(|vm| vm.group).collect();
+    let sockets = shared.lock().settings.sockets();
+    all.extend(dm::strangers(&sockets, &groups).into_iter().map(untracked));
     Json(all)
+}
+
+/// A VM that is not the daemon's.
+fn untracked((name, group): (String, i32)) -> VmView {
+    VmView {
+        name,
+        state: VmState::Untracked,
+        group: Some(group),
+        autostart: false,
+        restart: Restart::Never,
+        restarts: 0,
+        exit_status: None,
+        error: None,
+        console: None,
+    }
 }
 
 async fn show(State(shared): State<Shared>, Path(name): Path<String>) -> Answer<VmView> {
@@ -390,7 +408,7 @@ mod tests {
             state: VmState::Stopped,
             group: None,
             autostart: false,
-            restart: crate::definition::Restart::Never,
+            restart: Restart::Never,
             restarts: 0,
             exit_status: None,
             error: None,

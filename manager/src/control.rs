@@ -176,8 +176,15 @@ impl Control {
     /// What can be stopped, those that have started last first.
     async fn stoppable(&self) -> Result<Vec<String>, ControlError> {
         let all: Vec<VmView> = self.get("/v1/vms").await?;
-        let ended = [VmState::Stopped, VmState::Failed, VmState::Invalid];
-        let runs = all.into_iter().filter(|vm| !ended.contains(&vm.state));
+        let passed_over = [
+            VmState::Stopped,
+            VmState::Failed,
+            VmState::Invalid,
+            VmState::Untracked,
+        ];
+        let runs = all
+            .into_iter()
+            .filter(|vm| !passed_over.contains(&vm.state));
         Ok(runs.rev().map(|vm| vm.name).collect())
     }
 
@@ -316,7 +323,7 @@ fn line(vm: &VmView) -> String {
 
 fn table(all: &[VmView]) -> String {
     let width = all.iter().map(|vm| vm.name.len()).max().unwrap_or(0).max(4);
-    let mut text = format!("{:width$}  STATE     RESTARTS  REMARK\n", "NAME");
+    let mut text = format!("{:width$}  STATE      RESTARTS  REMARK\n", "NAME");
     for vm in all {
         let remark = match (&vm.error, vm.exit_status) {
             (Some(error), _) => error.clone(),
@@ -327,7 +334,7 @@ fn table(all: &[VmView]) -> String {
             _ => String::new(),
         };
         let (name, state, restarts) = (&vm.name, vm.state.name(), vm.restarts);
-        let row = format!("{name:width$}  {state:8}  {restarts:8}  {remark}");
+        let row = format!("{name:width$}  {state:9}  {restarts:8}  {remark}");
         text.push_str(row.trim_end());
         text.push('\n');
     }

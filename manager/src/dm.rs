@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::definition::check_name;
 use rustix::process::{Pid, getpgid};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -57,6 +58,25 @@ pub fn find(directory: &Path, group: i32) -> Option<PathBuf> {
         let pid = process_of(file.to_str()?)?;
         (getpgid(Some(pid)) == Ok(group)).then(|| entry.path())
     })
+}
+
+/// Names and process groups of those `acrn-dm` among the sockets that are in none of these groups: VMs
+/// that somebody else has started.
+pub fn strangers(directory: &Path, groups: &[i32]) -> Vec<(String, i32)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let stranger = |entry: fs::DirEntry| {
+        let file = entry.file_name();
+        let file = file.to_str()?;
+        let group = getpgid(Some(process_of(file)?))
+            .ok()?
+            .as_raw_nonzero()
+            .get();
+        let name = file.rsplit_once(".monitor.")?.0.to_owned();
+        (!groups.contains(&group) && check_name(&name).is_ok()).then_some((name, group))
+    };
+    let mut all: Vec<(String, i32)> = entries.filter_map(stranger).collect();
+    all.sort();
+    all
 }
 
 /// The process in `NAME.monitor.PID.socket`.

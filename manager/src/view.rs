@@ -22,6 +22,8 @@ pub enum VmState {
     Failed,
     /// Its definition cannot be used.
     Invalid,
+    /// It runs, and somebody else has started it.
+    Untracked,
 }
 
 impl VmState {
@@ -35,6 +37,7 @@ impl VmState {
             Self::Waiting => "waiting",
             Self::Failed => "failed",
             Self::Invalid => "invalid",
+            Self::Untracked => "untracked",
         }
     }
 }

@@ -288,11 +288,16 @@ fn commands_reach_the_device_model_by_its_process_group() {
             writeln!(stream, "{answer}").unwrap();
         }
     });
+    // Another one is this test's own, and not the daemon's.
+    let own = std::process::id();
+    let _stranger = UnixListener::bind(sockets.join(format!("rt1.monitor.{own}.socket"))).unwrap();
     assert_eq!(place.check(&["pause", "vm1"]), "vm1 paused\n");
     assert_eq!(place.check(&["suspend", "vm1"]), "vm1 paused\n");
     let refused = place.fail(&["blkrescan", "vm1", "6,/srv/disk"], 5);
     assert!(refused.contains("slot 6 has a medium"), "{refused}");
     dm.join().unwrap();
+    assert_eq!(place.vm("rt1")["state"], "untracked");
+    assert!(place.fail(&["stop", "rt1"], 4).contains("rt1"));
 }
 
 #[test]

@@ -95,7 +95,9 @@ fn book_and_manual_page_explain_every_command_and_no_other() {
 #[test]
 fn the_book_explains_every_state_and_its_examples_are_definitions() {
     use VmState::*;
-    for state in [Stopped, Started, Paused, Stopping, Waiting, Failed, Invalid] {
+    for state in [
+        Stopped, Started, Paused, Stopping, Waiting, Failed, Invalid, Untracked,
+    ] {
         assert!(BOOK.contains(&format!("`{}`", state.name())), "{state:?}");
         let name = serde_json::to_value(state).unwrap();
         assert_eq!(name, state.name());
