@@ -207,6 +207,10 @@ pub(super) fn hypercalls(context: &Context) -> Result<Outcome> {
     hold(context, "hypercall_policy,hypercall_fuzz", 2)
 }
 
+pub(super) fn offline(context: &Context) -> Result<Outcome> {
+    hold(context, "offline", 2)
+}
+
 pub(super) fn rings(context: &Context) -> Result<Outcome> {
     hold(context, "rings,observer", 2)
 }

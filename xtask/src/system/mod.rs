@@ -204,6 +204,12 @@ pub const CASES: &[Case] = &[
         run: micro::hypercalls,
     },
     Case {
+        name: "micro_offline_cpu",
+        on: BOTH,
+        catches: "a CPU that the Service VM has given away and that goes on, comes back, or is lost",
+        run: micro::offline,
+    },
+    Case {
         name: "micro_rings",
         on: BOTH,
         catches: "a trace or log that is wrong, or a ring by which the hypervisor is led astray",

@@ -17,6 +17,7 @@ mod instructions;
 mod interrupts;
 mod modes;
 mod neighbour;
+mod offline;
 mod peers;
 mod processors;
 mod rings;
@@ -110,6 +111,7 @@ pub const TESTS: &[Entry] = &[
     ("vm_shares", false, shares::shares),
     ("vm_peers", false, peers::devices),
     ("bench_ipi", false, bench::ipi),
+    ("offline", false, offline::cpu),
     ("vm_no_frames", false, shortage::creation),
     ("vm_cycles", false, vm::cycles),
     ("vm_shell", false, vm::shell),
