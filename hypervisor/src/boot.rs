@@ -10,6 +10,7 @@ use acrn_abi::{Hpa, PcpuId, VmId};
 use acrn_acpi::Platform;
 use acrn_boot::cmdline::{Options, Uart};
 use acrn_boot::{BootInfo, multiboot};
+use acrn_lifecycle::VmState;
 use acrn_memory::{HostMap, MemoryKind, Owner};
 use core::sync::atomic::Ordering;
 use spin::{Mutex, Once};
@@ -77,7 +78,8 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     modules::keep(&mut info);
     prelaunched::reserve();
     prelaunched::launch(&info);
-    start_service_vm(&info, platform);
+    make_service_vm(&info, platform);
+    let_run(platform);
     drop(info);
     run::enter(PcpuId(0))
 }
@@ -87,13 +89,21 @@ pub fn with_info<R>(work: impl FnOnce(&BootInfo) -> R) -> R {
     work(&INFO.lock())
 }
 
-/// Starts the Service VM; when there is to be none or it cannot be, the shell has the console.
-fn start_service_vm(info: &BootInfo, platform: &Platform) {
+fn make_service_vm(info: &BootInfo, platform: &Platform) {
     if config::setup().has_service_vm() {
         if let Err(error) = service::launch(info, platform) {
             error!("no Service VM: {error}");
         }
     }
+}
+
+/// Confines the devices of all VMs and lets these run. When there is none, the shell has the console.
+fn let_run(platform: &Platform) {
+    iommu::confine(platform);
+    crate::vm::all()
+        .iter()
+        .filter(|vm| *vm.state.lock() == VmState::Running)
+        .for_each(crate::vm::Vm::let_run);
     match first_console() {
         Some(vm) => console::attach(vm),
         None => crate::shell::prompt(),

@@ -40,6 +40,7 @@ pub fn service_io_bitmap() -> u64 {
         });
         (uart..uart + 8).for_each(&mut trap);
         crate::console::host_uart_ports().for_each(&mut trap);
+        crate::pci::for_each_withheld_port(&mut trap);
         crate::vm::service().ports.each().for_each(&mut trap);
         IoBitmap(bits)
     });

@@ -10,7 +10,7 @@ use crate::static_vm::{self, Owed};
 use crate::vcpu::Vcpu;
 use crate::virt::{NestedTable, VirtConfig};
 use crate::vm::{self, USER_IOAPIC_PINS, Vm};
-use crate::{config, inter_vm, lifecycle, memory, pci};
+use crate::{config, inter_vm, iommu, lifecycle, memory, pci};
 use acrn_abi::{Gpa, Gsi, VmId, guest_map};
 use acrn_acpi::build::{self, Machine, SCI, Serial};
 use acrn_boot::BootInfo;
@@ -99,7 +99,7 @@ pub fn reserve() {
     }
 }
 
-/// Makes all pre-launched VMs and lets them run.
+/// Makes all pre-launched VMs.
 pub fn launch(info: &BootInfo) {
     for (slot, share, wanted) in config::setup().pre_launched() {
         let vm = vm::get(VmId(slot));
@@ -114,7 +114,6 @@ pub fn launch(info: &BootInfo) {
             continue;
         }
         *state = VmState::Running;
-        vm.let_run();
     }
 }
 
@@ -135,6 +134,7 @@ fn make(vm: &'static Vm, share: Params, wanted: &Wanted) -> Result<(), Error> {
     };
     *vm.nested.lock() = Some(table);
     add_devices(vm, wanted);
+    pci::assign(vm, wanted.pci_devices.iter(), iommu::is_usable());
     for (vcpu, cpu) in vm.vcpus.iter().zip(wanted.vcpus.iter()) {
         let id = vcpu.id.0.into();
         lifecycle::prepare_vcpu(vcpu, &virt, cpu.pcpu, id, share).ok_or(Error::Full)?;
@@ -234,7 +234,10 @@ pub fn port(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> Answer {
                 .map(|counters| counters.pm_timer(cpu::rdtsc()));
             Answer::Done(now.unwrap_or(0))
         }
-        _ => Answer::Done(by_bytes(vcpu, port, size, write)),
+        _ => {
+            let value = pci::assigned_port(vm, port, size, write);
+            Answer::Done(value.unwrap_or_else(|| by_bytes(vcpu, port, size, write)))
+        }
     }
 }
 

@@ -5,8 +5,7 @@ use crate::os::{self, Os};
 use crate::virt::{NestedTable, VirtConfig};
 use crate::vm::{self, Vm};
 use crate::{
-    config, console, device_memory, firmware, inter_vm, iommu, lifecycle, memory, modules, pci,
-    percpu,
+    config, console, device_memory, firmware, inter_vm, lifecycle, memory, modules, pci, percpu,
 };
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, module_tag};
 use acrn_acpi::Platform;
@@ -60,7 +59,7 @@ const DEFAULT_BOOTARGS: &str = "console=ttyS0 no_timer_check root=/dev/vda rw";
 /// Where the copy of the root pointer is, 0 for nowhere.
 static RSDP: Once<Gpa> = Once::new();
 
-/// Creates the Service VM, loads its kernel and lets it run.
+/// Creates the Service VM and loads its kernel.
 pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     let vm = vm::service();
     let wanted = config::setup().service_vm();
@@ -78,9 +77,7 @@ pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     firmware::hide_cpus(platform);
     add_vcpus(vm, &config)?;
     boot(vm, info)?;
-    iommu::confine(vm, platform);
     *vm.state.lock() = VmState::Running;
-    vm.let_run();
     Ok(())
 }
 

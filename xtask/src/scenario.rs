@@ -80,7 +80,7 @@ fn board() -> Result<BoardFile> {
     Ok(BoardFile::parse("board.xml", QEMU_BOARD)?)
 }
 
-/// Gives the machine the CPUs, the memory and the further network card of the emulator's board.
+/// Gives the machine the CPUs, the memory, the IOMMU and the further network card of the emulator's board.
 ///
 /// # Errors
 /// The machine is another emulator's.
@@ -92,10 +92,15 @@ pub fn fit(machine: &mut Machine) -> Result<()> {
     let board = board()?.model;
     machine.cpus = u32::try_from(board.cpus().len())?;
     machine.memory_mib = u32::try_from(board.memory_size().div_ceil(1 << 20))?;
-    // The last of its devices; the places of the others follow from their order.
-    machine
-        .extra
-        .extend(["-device", "e1000e"].map(str::to_owned));
+    let devices = [
+        "-device",
+        "intel-iommu,intremap=off",
+        "-netdev",
+        "user,id=further",
+        "-device",
+        "e1000e,addr=3,netdev=further",
+    ];
+    machine.extra.extend(devices.map(str::to_owned));
     Ok(())
 }
 

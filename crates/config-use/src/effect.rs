@@ -136,6 +136,9 @@ fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
     let flags = FLAGS.iter().filter(|(flag, _)| vm.flags.contains(*flag));
     flags.for_each(|(_, what)| lacks(what));
     for (kind, what) in DEVICES {
+        if (*kind, vm.load_order) == (DeviceKind::PassThrough, LoadOrder::PreLaunched) {
+            continue;
+        }
         if vm.pci_devices.iter().any(|device| device.kind == *kind) {
             lacks(what);
         }

@@ -188,6 +188,7 @@ fn service_port(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) ->
         }
         0xcfa | 0xcfb => Answer::Done(all_ones(size)),
         _ if crate::console::host_uart_ports().contains(&port) => Answer::Done(all_ones(size)),
+        _ if pci::is_withheld_port(port) => Answer::Done(all_ones(size)),
         _ => Answer::Done(host_port(port, size, write)),
     }
 }

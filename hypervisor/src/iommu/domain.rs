@@ -42,6 +42,7 @@ impl fmt::Display for Error {
 pub struct Domain {
     table: NestedTable<SecondLevel>,
     bytes: u64,
+    id: DomainId,
 }
 
 impl Domain {
@@ -49,14 +50,8 @@ impl Domain {
     ///
     /// # Errors
     /// See [`Error`]; nothing is mapped then.
-    pub fn of(vm: &Vm, gib_pages: bool) -> Result<Self, Error> {
-        let limits = Limits {
-            guest_bits: Width::Four.bits(),
-            host_bits: super::memory_bits(),
-            gib_pages,
-        };
-        let table = NestedTable::new(&mut Frames, limits)?;
-        let mut domain = Self { table, bytes: 0 };
+    pub fn of(vm: &Vm, number: u16, gib_pages: bool) -> Result<Self, Error> {
+        let mut domain = Self::empty(number, gib_pages)?;
         match domain.add_memory(vm) {
             Ok(()) => Ok(domain),
             Err(error) => {
@@ -66,12 +61,31 @@ impl Domain {
         }
     }
 
+    /// No memory at all.
+    ///
+    /// # Errors
+    /// There is no frame for the table.
+    pub fn empty(number: u16, gib_pages: bool) -> Result<Self, Error> {
+        let limits = Limits {
+            guest_bits: Width::Four.bits(),
+            host_bits: super::memory_bits(),
+            gib_pages,
+        };
+        let table = NestedTable::new(&mut Frames, limits)?;
+        Ok(Self {
+            table,
+            bytes: 0,
+            id: DomainId(number),
+        })
+    }
+
     fn add_memory(&mut self, vm: &Vm) -> Result<(), Error> {
         let guard = vm.nested.lock();
         let nested = guard.as_ref().ok_or(Error::NoMemory)?;
         // Pieces that adjoin each other become large pages.
         let mut joined: Option<(Gpa, Hpa, u64)> = None;
-        nested.visit(Gpa(0), memory::top(), |piece| {
+        let all = 1 << Width::Three.bits();
+        nested.visit(Gpa(0), all, |piece| {
             if piece.mem_type != MemType::WriteBack {
                 return Ok(());
             }
@@ -122,7 +136,7 @@ impl Domain {
 
     /// The number by which units know it.
     pub fn id(&self) -> DomainId {
-        DomainId(1)
+        self.id
     }
 
     /// The top of the table for units that walk this many levels. With three these are the first

@@ -1,7 +1,7 @@
 //! DMA remapping: devices reach the memory of the VM that owns them, and nothing else.
 //!
-//! There is one domain, the Service VM's, since it owns every device. What it maps is what the VM's
-//! nested table maps as memory, each range after asking the ownership map, so the hypervisor's pages
+//! Each VM with devices has a domain; the Service VM's is that of every function which no other VM has.
+//! What a domain maps is what the VM's nested table maps as memory, each range after asking the ownership map, so the hypervisor's pages
 //! are not in it; and the regions that firmware's devices need. Pages that the Service VM lends to a
 //! User VM stay in it: the Device Model does I/O for the User VM by the Service VM's devices, right
 //! into these pages. So no loan changes the domain, and it is built once, before any VM runs.
@@ -19,11 +19,12 @@ mod domain;
 mod vtd;
 
 use crate::arch::apic;
-use crate::vm::Vm;
+use crate::vm::{self, MAX_VMS, Vm};
 use crate::{firmware, log, memory, pci, percpu};
-use acrn_abi::Hpa;
+use acrn_abi::{Hpa, VmId};
 use acrn_acpi::Platform;
 use acrn_acpi::dmar::{Dmar, MAX_UNITS};
+use acrn_lifecycle::VmState;
 use acrn_vtd::Fault;
 use arrayvec::ArrayVec;
 use core::fmt::Write;
@@ -32,11 +33,17 @@ use domain::Domain;
 use spin::Mutex;
 use vtd::Unit;
 
+/// The domains, the Service VM's first.
+type Domains = ArrayVec<(VmId, Domain), MAX_VMS>;
+
+/// The number by which units know the first domain.
+const FIRST_DOMAIN: u16 = 1;
+
 /// Faults that the shell shows.
 const KEPT: usize = 8;
 
 static UNITS: Mutex<ArrayVec<Unit, MAX_UNITS>> = Mutex::new(ArrayVec::new_const());
-static DOMAIN: Mutex<Option<Domain>> = Mutex::new(None);
+static DOMAINS: Mutex<Domains> = Mutex::new(Domains::new_const());
 static FAULTS: Mutex<History> = Mutex::new(History {
     count: 0,
     last: ArrayVec::new_const(),
@@ -78,27 +85,56 @@ pub fn find(platform: &Platform) {
     }
 }
 
-/// Confines the devices to the memory of the VM that owns them all and does not run yet.
-pub fn confine(vm: &Vm, platform: &Platform) {
+/// Whether there are units that can keep the devices of VMs apart. After [`find`].
+pub fn is_usable() -> bool {
+    let units = UNITS.lock();
+    let able = |unit: &Unit| unit.capabilities.choose(memory_bits()).is_ok();
+    !units.is_empty() && units.iter().all(able)
+}
+
+/// Confines the devices to the memory of the VMs that own them and do not run yet. The Service VM has
+/// those that no other VM has; without one they reach nothing.
+pub fn confine(platform: &Platform) {
     let Some(dmar) = &platform.dmar else { return };
     let mut units = UNITS.lock();
     let gib_pages = units.iter().all(|unit| unit.capabilities.gib_pages);
-    let domain = match Domain::of(vm, gib_pages) {
-        Ok(mut domain) => {
-            dmar.regions
-                .iter()
-                .for_each(|region| domain.reserve(region));
-            domain
+    let mut domains = Domains::new();
+    let has_devices = |vm: &Vm| {
+        let mut found = vm.is_service();
+        pci::for_each_assigned(|_, owner| found |= owner.id == vm.id);
+        found && *vm.state.lock() == VmState::Running
+    };
+    for vm in vm::all().iter().filter(|vm| has_devices(vm)) {
+        let made = Domain::of(vm, domains.len() as u16 + FIRST_DOMAIN, gib_pages);
+        match made {
+            Ok(domain) => {
+                let _ = domains.try_push((vm.id, domain));
+            }
+            Err(error) => {
+                error!("DMA of vm{} is not possible: {error}", vm.id);
+            }
         }
-        Err(error) => {
-            error!("DMA of the Service VM's devices is not confined: {error}");
+    }
+    let service = vm::service();
+    if !domains.iter().any(|(id, _)| *id == service.id) {
+        if service.vcpu_count() > 0 {
+            error!("DMA of the Service VM's devices is not confined");
             return;
         }
-    };
+        match Domain::empty(domains.len() as u16 + FIRST_DOMAIN, gib_pages) {
+            Ok(domain) => domains.insert(0, (service.id, domain)),
+            Err(error) => return error!("devices are not confined: {error}"),
+        }
+    }
+    if let Some((_, domain)) = domains.first_mut().filter(|(id, _)| *id == service.id) {
+        dmar.regions
+            .iter()
+            .for_each(|region| domain.reserve(region));
+    }
     let receiver = percpu::all()[0].apic_id.load(Ordering::Relaxed);
     let mut confined = !units.is_empty();
     for (index, unit) in units.iter_mut().enumerate() {
-        if let Err(error) = unit.turn_on(&domain, receiver) {
+        if let Err(error) = unit.turn_on(&domains, receiver) {
             confined = false;
             error!(
                 "IOMMU {index} at {}: {error}; DMA behind it is not confined",
@@ -107,10 +143,12 @@ pub fn confine(vm: &Vm, platform: &Platform) {
         }
     }
     if confined {
-        let (count, mib) = (units.len(), domain.bytes() >> 20);
-        info!("DMA of the Service VM's devices is confined to its {mib} MiB; IOMMUs: {count}");
+        for (id, domain) in domains.iter().filter(|(_, domain)| domain.bytes() > 0) {
+            let mib = domain.bytes() >> 20;
+            info!("DMA of vm{id}'s devices is confined to its {mib} MiB");
+        }
     }
-    *DOMAIN.lock() = Some(domain);
+    *DOMAINS.lock() = domains;
 }
 
 /// A unit has something to say: [`apic::IOMMU_VECTOR`].
@@ -152,9 +190,15 @@ pub fn list(platform: &Platform, out: &mut dyn Write) -> core::fmt::Result {
         write!(out, "unit {index} at {}: {unit}\r\n", unit.registers)?;
         show_scopes(dmar, index, out)?;
     }
-    if let Some(domain) = &*DOMAIN.lock() {
+    for (id, domain) in DOMAINS.lock().iter() {
         let (kib, frames) = (domain.bytes() >> 10, domain.frames());
-        write!(out, "domain of vm0: {kib} KiB in {frames} table frames\r\n")?;
+        match kib {
+            0 => write!(out, "functions that no VM has reach nothing\r\n")?,
+            _ => write!(
+                out,
+                "domain of vm{id}: {kib} KiB in {frames} table frames\r\n"
+            )?,
+        }
     }
     let faults = FAULTS.lock();
     write!(out, "faults: {}\r\n", faults.count)?;

@@ -1,27 +1,31 @@
 //! A remapping unit of Intel's kind: its registers, its queue, its fault records.
 //!
-//! All functions on all buses are in one domain, so every root entry of a unit names the same context
-//! table, all of whose entries are alike. A function that is plugged in later, or that makes its
+//! All functions are in the first domain unless another VM has them, so the root entries of a unit name
+//! one context table, all of whose entries are alike, but for buses with functions of other VMs. A function that is plugged in later, or that makes its
 //! requests under another number, is confined with the rest.
 //!
 //! The tables are written before the unit reads them for the first time, and caches are written back
 //! in between, for units that do not look into them.
 
 use super::domain::Domain;
-use super::{at, memory_bits, message};
+use super::{Domains, at, memory_bits, message};
 use crate::arch::{apic, cpu, device, tsc};
 use crate::memory::Frames;
+use crate::pci;
 use acrn_abi::{Hpa, PAGE_SIZE};
 use acrn_acpi::dmar;
 use acrn_memory::FrameStore;
 use acrn_vtd::register::{self, command, fault_status};
 use acrn_vtd::{Capabilities, ContextEntry, Descriptor, Fault, Missing, Queue, RootEntry, Width};
+use arrayvec::ArrayVec;
 use core::fmt;
 
 /// Entries of a root table and of a context table.
 const ENTRIES: usize = 256;
 /// How often a unit is asked for further faults at a time.
 const ROUNDS: usize = 16;
+/// Most buses with functions of VMs other than the Service VM.
+const MAX_BUSES: usize = 16;
 /// Milliseconds after which a unit is given up.
 const PATIENCE: u64 = 100;
 
@@ -87,15 +91,15 @@ impl Unit {
         self.width.is_some()
     }
 
-    /// Puts all functions behind the unit into a domain. Faults interrupt the CPU whose local APIC
+    /// Puts all functions behind the unit into the domains of their VMs. Faults interrupt the CPU whose local APIC
     /// has the id `receiver`.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn turn_on(&mut self, domain: &Domain, receiver: u32) -> Result<(), Error> {
+    pub fn turn_on(&mut self, domains: &Domains, receiver: u32) -> Result<(), Error> {
         let width = self.capabilities.choose(memory_bits())?;
         self.turn_off()?;
-        let root = build_tables(domain, width)?;
+        let root = build_tables(domains, width)?;
         cpu::wbinvd();
         self.write_back()?;
         self.set(register::ROOT_TABLE, root.get());
@@ -252,16 +256,52 @@ impl fmt::Display for Unit {
     }
 }
 
-/// Root table and context table: each function of each bus is in the domain.
-fn build_tables(domain: &Domain, width: Width) -> Result<Hpa, Error> {
+/// Root table and context tables: each function of each bus is in a domain.
+fn build_tables(domains: &Domains, width: Width) -> Result<Hpa, Error> {
     let frame = || Frames.alloc().ok_or(Error::NoFrame);
-    let (root, contexts) = (frame()?, frame()?);
-    let context = ContextEntry::new(domain.id(), domain.root(width), width);
+    let (_, first) = domains.first().ok_or(Error::NoFrame)?;
+    let common = context_table(first, width)?;
+    let root = frame()?;
     for index in 0..ENTRIES {
-        put(contexts, index, context.0);
-        put(root, index, RootEntry::new(contexts).0);
+        put(root, index, RootEntry::new(common).0);
     }
-    Ok(root)
+    let mut own: ArrayVec<(u8, Hpa), MAX_BUSES> = ArrayVec::new();
+    let mut done = Ok(());
+    pci::for_each_assigned(|bdf, vm| {
+        let entered = domains.iter().find(|(id, _)| *id == vm.id);
+        let Some((_, domain)) = entered else { return };
+        let bus = bdf.bus();
+        let known = own.iter().find(|(number, _)| *number == bus);
+        let table = match known {
+            Some((_, table)) => Ok(*table),
+            None => context_table(first, width).and_then(|table| {
+                own.try_push((bus, table)).map_err(|_| Error::NoFrame)?;
+                put(root, bus.into(), RootEntry::new(table).0);
+                Ok(table)
+            }),
+        };
+        match table {
+            Ok(table) => {
+                let index = usize::from(bdf.0 & 0xff);
+                put(table, index, context(domain, width).0);
+            }
+            Err(error) => done = Err(error),
+        }
+    });
+    done.map(|()| root)
+}
+
+fn context(domain: &Domain, width: Width) -> ContextEntry {
+    ContextEntry::new(domain.id(), domain.root(width), width)
+}
+
+/// A table all of whose functions are in one domain.
+fn context_table(domain: &Domain, width: Width) -> Result<Hpa, Error> {
+    let table = Frames.alloc().ok_or(Error::NoFrame)?;
+    for index in 0..ENTRIES {
+        put(table, index, context(domain, width).0);
+    }
+    Ok(table)
 }
 
 const _: () = assert!(ENTRIES * size_of::<ContextEntry>() == PAGE_SIZE as usize);

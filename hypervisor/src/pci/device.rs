@@ -13,6 +13,7 @@ use acrn_vdev::interrupt::Delivery;
 use acrn_vdev::pci::{
     BAR_COUNT, Bar, BarKind, BusNumbers, ConfigAction, Function, MsiMessage, MsixEntry,
 };
+use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering;
 
 const COMMAND: u16 = 4;
@@ -43,6 +44,11 @@ pub struct Device {
     pub function: Function,
     /// Whose it is.
     pub owner: Owner,
+    /// Where its VM sees it.
+    pub place: Bdf,
+    /// What of its BARs is mapped for a VM that sees them elsewhere than the machine has them: guest
+    /// address, host address, size.
+    pub mapped: ArrayVec<(u64, u64, u64), MAX_PIECES>,
     /// Where firmware put the BARs. That is never wrong, even where it is an IOAPIC.
     firmware: [u64; BAR_COUNT],
     /// The guest wants memory decoding, which is off because of where a BAR is.
@@ -60,6 +66,16 @@ pub struct Plan {
     /// The table's pages afterwards, when it decodes.
     pub pages: Option<Pages>,
 }
+
+/// Of a write that does not bear on memory decoding, or whose BARs are not the machine's.
+pub const NO_PLAN: Plan = Plan {
+    decode: None,
+    suspended: false,
+    pages: None,
+};
+
+/// Pieces of BARs: each may have a table in its middle.
+pub const MAX_PIECES: usize = 2 * BAR_COUNT;
 
 impl Device {
     /// Takes a function over from firmware.
@@ -85,6 +101,8 @@ impl Device {
             firmware: function.bars().map(|bar| bar.address),
             function,
             owner,
+            place: bdf,
+            mapped: ArrayVec::new(),
             suspended: false,
             msi_vector: 0,
             table,
@@ -272,7 +290,7 @@ impl Device {
         let Some(table) = self.table.as_mut() else {
             return;
         };
-        let base = self.function.bars()[table.bar].address;
+        let base = self.function.physical_bar(table.bar);
         let address = base + table.offset + u64::from(index) * 16;
         let store = |offset: u64, value: u32| device::write(Hpa(address + offset), 4, value.into());
         store(ENTRY_CONTROL, 1);

@@ -33,6 +33,14 @@ impl Pages {
         Some(Self { start, end })
     }
 
+    /// The part of `start..end` that is in them; at its end when nothing is.
+    pub fn within(&self, start: u64, end: u64) -> (u64, u64) {
+        match self.overlaps(start, end) {
+            true => (self.start.max(start), self.end.min(end)),
+            false => (end, end),
+        }
+    }
+
     fn contains(&self, address: u64) -> bool {
         (self.start..self.end).contains(&address)
     }

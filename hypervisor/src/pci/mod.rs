@@ -7,6 +7,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`host`] | the machine's configuration space |
+//! | [`assigned`] | functions of pre-launched VMs |
 //! | [`device`] | one function: messages, BARs |
 //! | [`mediated`] | pages that are not mapped, addresses that BARs may have |
 //! | [`storage`] | room for MSI-X tables |
@@ -16,6 +17,7 @@
 //! all of them are where device memory may be. A table's new pages are taken from the guest,
 //! on all its CPUs, before the function decodes there.
 
+mod assigned;
 mod device;
 mod host;
 mod list;
@@ -32,7 +34,7 @@ use acrn_abi::{Bdf, Gpa, Hpa, PAGE_SIZE, VmId};
 use acrn_acpi::Platform;
 use acrn_vdev::pci::{
     CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, ConfigAccess, ConfigAction, ConfigAddress, ConfigSpace,
-    all_ones, enumerate,
+    EcamWindow, all_ones, enumerate,
 };
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -40,6 +42,9 @@ use device::{Device, Owner};
 use host::Host;
 use spin::Mutex;
 
+pub use assigned::{
+    assign, for_each_withheld_port, is_withheld_port, port_access as assigned_port,
+};
 pub use list::list;
 
 /// Most functions of the machine; others stay hidden.
@@ -95,6 +100,24 @@ impl Functions {
         let device = Device::new(bdf, owner)?;
         self.list.try_insert(index, device).ok()?;
         self.list.get_mut(index)
+    }
+
+    /// Whether a bridge leads to a function of another VM than the Service VM. What is written to it could
+    /// take that function from its VM.
+    fn leads_elsewhere(&self, bridge: Bdf) -> bool {
+        let Ok(index) = self.position(bridge) else {
+            return false;
+        };
+        let Some(buses) = self.list[index].function.bus_numbers() else {
+            return false;
+        };
+        let service = Owner::Vm(crate::vm::service().id);
+        let mut list = self.list.iter();
+        list.any(|device| {
+            matches!(device.owner, Owner::Vm(_))
+                && device.owner != service
+                && buses.contains(device.function.bdf().bus())
+        })
     }
 
     /// A bridge is about to be renumbered: functions that cannot be reached under their numbers
@@ -252,6 +275,9 @@ fn config_read(vcpu: &Vcpu, access: ConfigAccess) -> u32 {
         size,
     } = access;
     let vm = vcpu.vm();
+    if vm.is_pre_launched() {
+        return assigned::config_read(vm, access);
+    }
     let mut functions = FUNCTIONS.lock();
     if let Some(device) = functions.owned(bdf, vm.id) {
         return device.function.read(register, size, &Host);
@@ -283,6 +309,12 @@ fn config_write(vcpu: &Vcpu, access: ConfigAccess, value: u32) {
         size,
     } = access;
     let vm = vcpu.vm();
+    if vm.is_pre_launched() {
+        return assigned::config_write(vcpu, access, value);
+    }
+    if FUNCTIONS.lock().leads_elsewhere(bdf) {
+        return;
+    }
     // Normally twice at most; more only if CPUs of the guest move the same BAR at a time.
     for _ in 0..4 {
         let mut functions = FUNCTIONS.lock();
@@ -320,8 +352,18 @@ fn config_write(vcpu: &Vcpu, access: ConfigAccess, value: u32) {
 /// Access to the configuration window or a page with an MSI-X table; `None` when the address is
 /// neither.
 pub fn memory_access(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> Option<u64> {
+    if vcpu.vm().is_pre_launched() {
+        if assigned::WINDOW.contains(gpa) {
+            return Some(window_access(vcpu, &assigned::WINDOW, gpa, size, write));
+        }
+        return assigned::memory_access(vcpu.vm(), gpa, size, write);
+    }
     if let Some(window) = host::window_at(gpa) {
-        return Some(window_access(vcpu, window, gpa, size, write));
+        let range = &window.range;
+        return match window.first_segment {
+            true => Some(window_access(vcpu, range, gpa, size, write)),
+            false => Some(u64::MAX),
+        };
     }
     if mediated::is_hidden(gpa) {
         return Some(u64::MAX);
@@ -330,13 +372,7 @@ pub fn memory_access(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> Opt
 }
 
 /// Configuration accesses of up to four bytes each.
-fn window_access(
-    vcpu: &Vcpu,
-    window: &host::Window,
-    gpa: Gpa,
-    size: u8,
-    write: Option<u64>,
-) -> u64 {
+fn window_access(vcpu: &Vcpu, window: &EcamWindow, gpa: Gpa, size: u8, write: Option<u64>) -> u64 {
     let mut value = 0;
     let mut done = 0;
     while done < size.min(8) {
@@ -347,10 +383,7 @@ fn window_access(
             0 | 2 if left >= 2 => 2,
             _ => 1,
         };
-        let access = window
-            .range
-            .decode(at, part)
-            .filter(|_| window.first_segment);
+        let access = window.decode(at, part);
         let read = match (access, write) {
             (Some(access), Some(value)) => {
                 config_write(vcpu, access, (value >> (8 * done)) as u32);
@@ -422,10 +455,19 @@ pub fn for_each_unmediated(start: u64, end: u64, show: impl FnMut(u64, u64)) {
 
 /// Takes the functions of a VM that is stopped back: they do no more DMA and send no more messages.
 pub fn take_back(vm: &Vm) {
+    let mut freed = Withheld::new();
     let mut functions = FUNCTIONS.lock();
-    for device in &mut functions.list {
-        if device.owner == Owner::Vm(vm.id) {
-            device.quiesce();
-        }
+    let own = functions.list.iter_mut();
+    for device in own.filter(|device| device.owner == Owner::Vm(vm.id)) {
+        device.quiesce();
+        assigned::unmap(device, vm, &mut freed);
     }
+    drop(functions);
+    vm.flush_translations(None);
+    drop(freed);
+}
+
+/// Shows the functions of pre-launched VMs with their owners.
+pub fn for_each_assigned(show: impl FnMut(Bdf, &'static Vm)) {
+    assigned::for_each(show);
 }

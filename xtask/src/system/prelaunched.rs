@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::micro::{SOON, without_hypervisor};
-use super::support::{BOOT, COMMAND, POWER_OFF, machine, service_vm};
+use super::support::{BOOT, COMMAND, POWER_OFF, machine, md5_of, service_vm};
 use super::{Context, Outcome};
 use crate::demo::Options;
+use crate::machine::DiskBus;
 use crate::session::Session;
 
 /// Slots of the pre-launched VMs: the last ones of the table.
@@ -56,13 +57,27 @@ pub(super) fn partitioned(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(without_hypervisor());
     }
-    let machine = machine(context, &scenario("partitioned"))?;
+    let options = Options {
+        disk: Some(DiskBus::Ahci),
+        ..scenario("partitioned")
+    };
+    let machine = machine(context, &options)?;
     let mut session = Session::new(machine.start(context.layout, &context.log("partitioned"))?);
     session.expect("vm0 login:", BOOT)?;
     session.log_in_to("vm0")?;
     own_share(&mut session)?;
+    // Its controller, and nobody else's, by DMA into its own memory.
+    let read = session.check("md5sum </dev/sda | cut -c 1-32", COMMAND)?;
+    ensure!(
+        read == md5_of(&context.artefacts.data_disk)?,
+        "the disk reads as {read}"
+    );
     session.to_guest(LAST, "vm1", BOOT)?;
     own_share(&mut session)?;
+    session.check("! test -e /dev/sda", COMMAND)?;
+    session.check("udhcpc -i eth0 -q -n -s /bin/true", COMMAND)?;
+    domains(&mut session)?;
+    session.to_guest(LAST, "vm1", BOOT)?;
     let before = uptime(&mut session)?;
     each_reset(&mut session)?;
     switched_off_and_on(&mut session)?;
@@ -71,6 +86,24 @@ pub(super) fn partitioned(context: &Context) -> Result<Outcome> {
     ensure!(after > before, "the other VM has started anew, too");
     ends_with_the_last(&mut session)?;
     Ok(Outcome::Passed)
+}
+
+/// Each VM's devices are kept to its memory, and none of their accesses was refused.
+fn domains(session: &mut Session) -> Result<()> {
+    session.to_hypervisor()?;
+    let shown = session.hypervisor_command("iommu")?;
+    for wanted in ["domain of vm6: 524", "domain of vm7: 524", "faults: 0"] {
+        ensure!(shown.contains(wanted), "no {wanted:?} in:\n{shown}");
+    }
+    let shown = session.hypervisor_command("pt")?;
+    for (function, owner) in [("00:1f.2", "vm6"), ("00:03.0", "vm7")] {
+        let mut lines = shown.lines();
+        ensure!(
+            lines.any(|line| line.starts_with(function) && line.contains(owner)),
+            "{function} is not {owner}'s:\n{shown}"
+        );
+    }
+    Ok(())
 }
 
 /// Two CPUs and half a GiB, and ACPI and the clock say what they should.

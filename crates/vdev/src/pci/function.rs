@@ -280,6 +280,13 @@ impl Function {
         }
     }
 
+    /// Where the hardware has a BAR, which the guest may see elsewhere.
+    pub fn physical_bar(&self, index: usize) -> u64 {
+        let own = || self.bars.get(index).map(|bar| bar.address);
+        let aside = self.physical_bars.and_then(|bars| bars.get(index).copied());
+        aside.or_else(own).unwrap_or(0)
+    }
+
     /// Writes the addresses that `use_virtual_bars` set aside back to the hardware, which forgot
     /// them in a reset.
     pub fn restore_physical_bars(&self, config: &mut impl ConfigSpace) {
