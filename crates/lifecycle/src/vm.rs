@@ -154,6 +154,26 @@ pub struct Standing {
     pub ready_to_start: bool,
 }
 
+impl Standing {
+    /// Whether `caller` may reach into the VM while it runs: interrupt it, answer its requests, change
+    /// its memory. As for a pause, the Service VM may not where the VM outranks it.
+    ///
+    /// # Errors
+    /// [`Reason::Caller`] for a VM that is not the caller's, [`Reason::Severity`] for one above it.
+    pub fn may_reach(self, caller: Caller) -> Result<(), Reason> {
+        if caller != Caller::ServiceVm {
+            return Ok(());
+        }
+        match self {
+            Self {
+                pre_launched: true, ..
+            } => Err(Reason::Caller),
+            vm if vm.severity > Severity::SERVICE => Err(Reason::Severity),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -384,6 +404,22 @@ mod tests {
         );
         for state in [VmState::Created, VmState::ReadyToPowerOff, VmState::Paused] {
             assert_eq!(pause(state, Caller::ServiceVm), Ok(VmState::Paused));
+        }
+    }
+
+    #[test]
+    fn the_service_vm_reaches_into_vms_that_it_may_pause_and_into_no_other() {
+        let pre_launched = Standing {
+            pre_launched: true,
+            ..POST_STANDARD
+        };
+        for vm in [POST_STANDARD, POST_RT, pre_launched] {
+            for caller in [Caller::Hypervisor, Caller::ServiceVm] {
+                let paused = VmState::Running.on(VmRequest::Pause, caller, vm);
+                let reached = vm.may_reach(caller);
+                assert_eq!(reached.err(), paused.err().map(|refused| refused.reason));
+            }
+            assert_eq!(vm.may_reach(Caller::Guest), Ok(()));
         }
     }
 

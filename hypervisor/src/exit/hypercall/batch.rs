@@ -11,7 +11,7 @@
 //! changes it meanwhile, it has asked for other changes.
 
 use super::memory::{add, remove};
-use super::{Outcome, Refusal, read, slot};
+use super::{Outcome, Refusal, may_reach, read, slot};
 use crate::arch::{cpu, tsc};
 use crate::vm::{self, Vm};
 use acrn_abi::hypercall::{Errno, MemoryRegion, SetMemoryRegions};
@@ -53,6 +53,9 @@ pub fn set_regions(block: Gpa) -> Result<Outcome, Refusal> {
     let state = vm.state.lock();
     if *state == VmState::PoweredOff {
         return Err(Refusal::NoVm(vm.id));
+    }
+    if *state == VmState::Running {
+        may_reach(vm)?;
     }
     let mut kept = vm.batch.lock();
     let mut batch = match kept.take() {

@@ -1,7 +1,7 @@
 //! Interrupts into User VMs, the upcall, and answers to I/O requests. None of these takes a VM's
 //! state lock: they come often, some from the Service VM's interrupt handlers.
 
-use super::{Refusal, existing, read, write};
+use super::{Refusal, reachable, read, write};
 use crate::exit::ioreq::UPCALL_VECTOR;
 use crate::vcpu::request;
 use acrn_abi::hypercall::{Errno, IntrMonitor, IrqLine, MsiEntry};
@@ -22,7 +22,7 @@ pub fn callback_vector(vector: Vector) -> Result<u64, Refusal> {
 /// INJECT_MSI.
 pub fn inject_msi(id: VmId, block: Gpa) -> Result<u64, Refusal> {
     let entry: MsiEntry = read(block)?;
-    let vm = existing(id)?;
+    let vm = reachable(id)?;
     let delivery = decode(&entry).ok_or(Refusal::new(Errno::EINVAL, "not an interrupt message"))?;
     vm.deliver(delivery);
     Ok(0)
@@ -47,7 +47,7 @@ pub fn set_line(id: VmId, line: IrqLine) -> Result<u64, Refusal> {
     if line.gsi >= guest_map::IOAPIC_PINS {
         return Err(Refusal::new(Errno::EINVAL, "no such interrupt line"));
     }
-    let vm = existing(id)?;
+    let vm = reachable(id)?;
     let gsi = Gsi(line.gsi);
     match line.operation {
         IrqLine::HIGH => vm.set_line(gsi, true),
@@ -65,7 +65,7 @@ pub fn set_line(id: VmId, line: IrqLine) -> Result<u64, Refusal> {
 
 /// NOTIFY_REQUEST_FINISH.
 pub fn request_finished(id: VmId, vcpu: VcpuId) -> Result<u64, Refusal> {
-    let vcpu = existing(id)?.vcpu(vcpu.index());
+    let vcpu = reachable(id)?.vcpu(vcpu.index());
     let vcpu = vcpu.ok_or(Refusal::new(Errno::EINVAL, "no such vCPU"))?;
     vcpu.ask(request::IO_DONE);
     Ok(0)
@@ -75,7 +75,7 @@ pub fn request_finished(id: VmId, vcpu: VcpuId) -> Result<u64, Refusal> {
 /// and nothing to delay.
 pub fn monitor(id: VmId, block: Gpa) -> Result<u64, Refusal> {
     let mut data: IntrMonitor = read(block)?;
-    existing(id)?;
+    reachable(id)?;
     match data.command {
         IntrMonitor::GET_DATA => {
             data.count = 0;

@@ -29,6 +29,7 @@ use acrn_abi::hypercall::{API_VERSION, Errno, HypercallId};
 use acrn_abi::{Gpa, VmId};
 use acrn_config_blob::LoadOrder;
 use acrn_lifecycle::validate::Call;
+use acrn_lifecycle::{Caller, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Length of VMCALL and VMMCALL.
@@ -135,6 +136,21 @@ fn slot(id: VmId) -> Result<&'static Vm, Refusal> {
     let vm = (id.index() < MAX_VMS).then(|| vm::get(id));
     vm.filter(|vm| vm.origin() == LoadOrder::PostLaunched)
         .ok_or(Refusal::NoVm(id))
+}
+
+/// A User VM that exists and into which the Service VM may reach while it runs.
+fn reachable(id: VmId) -> Result<&'static Vm, Refusal> {
+    let vm = existing(id)?;
+    may_reach(vm).map(|()| vm)
+}
+
+/// Whether the Service VM may reach into a VM that runs.
+fn may_reach(vm: &Vm) -> Result<(), Refusal> {
+    let refused = |reason| match reason {
+        Reason::Severity => Refusal::new(Errno::EACCES, "the VM outranks the Service VM"),
+        _ => Refusal::new(Errno::EACCES, "the VM is not the Service VM's"),
+    };
+    vm.standing().may_reach(Caller::ServiceVm).map_err(refused)
 }
 
 /// A User VM that exists.
