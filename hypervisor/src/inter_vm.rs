@@ -81,6 +81,12 @@ pub fn furnish(
     }
 }
 
+/// A VM that is off for a while keeps nobody waiting. A reset of its devices brings it back.
+pub fn leave(vm: &Vm) {
+    vm.ports.leave();
+    virtual_pci::leave(vm);
+}
+
 fn add_function(
     vm: &Vm,
     id: VmId,

@@ -135,6 +135,11 @@ pub fn unplug(end: End) {
     });
 }
 
+/// The VM at an end is off for a while: [`reset`] brings its UART back.
+pub fn leave(end: End) {
+    with(end, |wire| wire.link.unplug(end.side));
+}
+
 /// The VM at an end is reset.
 pub fn reset(end: End) {
     with(end, |wire| {
@@ -255,8 +260,16 @@ impl Ports {
 
     /// Resets the UARTs of a VM.
     pub fn reset(&self) {
-        let list = self.list.lock().clone();
-        list.into_iter().for_each(|(_, end)| reset(end));
+        self.ends().into_iter().for_each(reset);
+    }
+
+    /// The VM is off for a while.
+    pub fn leave(&self) {
+        self.ends().into_iter().for_each(leave);
+    }
+
+    fn ends(&self) -> ArrayVec<End, MAX_PORTS> {
+        self.list.lock().iter().map(|(_, end)| *end).collect()
     }
 
     /// Unplugs a VM that goes.

@@ -10,7 +10,9 @@
 use crate::percpu::PerCpu;
 use crate::vcpu::{Vcpu, Wait};
 use crate::vm::{self, Vm};
-use crate::{boot, config, lifecycle, pci, power, prelaunched, run, service, user_vm, virtual_pci};
+use crate::{
+    boot, config, inter_vm, lifecycle, pci, power, prelaunched, run, service, user_vm, virtual_pci,
+};
 use acrn_config_blob::{LoadOrder, Restart};
 use acrn_lifecycle::{Caller, Refused, VmRequest, VmState};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -156,6 +158,7 @@ fn stop(vm: &'static Vm) {
         user_vm::end_all();
     }
     pci::take_back(vm);
+    inter_vm::leave(vm);
     for vcpu in vm.active_vcpus() {
         vcpu.set_wait(Wait::Stopped);
     }

@@ -145,9 +145,10 @@ pub fn remove(vm: &Vm, bdf: Bdf, id: (u16, u16)) -> Option<()> {
 
 /// Forgets all functions of a VM, whose nested tables are gone.
 pub fn clear(vm: &Vm) {
-    let list = core::mem::take(&mut *vm.functions.list.lock());
+    let ends = ends(vm);
+    vm.functions.list.lock().clear();
     vm.functions.any.store(false, Ordering::Relaxed);
-    list.iter().filter_map(Slot::end).for_each(serial::unplug);
+    ends.into_iter().for_each(serial::unplug);
 }
 
 /// Puts all functions of a stopped VM back to their state after creation.
@@ -156,18 +157,30 @@ pub fn reset(vm: &Vm) {
         return;
     }
     let mut freed = Withheld::new();
-    let mut ends: ArrayVec<serial::End, MAX_FUNCTIONS> = ArrayVec::new();
     for slot in vm.functions.list.lock().iter_mut() {
         unmap(vm, slot, &mut freed);
         slot.function.reset();
-        match &mut slot.device {
-            Device::Serial(end) => ends.push(*end),
-            Device::SharedMemory(member) => member.registers.reset(),
+        if vm.is_service() {
+            pci::move_virtual(vm, slot.bdf, &[], &mut freed);
+        }
+        if let Device::SharedMemory(member) = &mut slot.device {
+            member.registers.reset();
         }
     }
     vm.flush_translations(None);
     drop(freed);
-    ends.into_iter().for_each(serial::reset);
+    ends(vm).into_iter().for_each(serial::reset);
+}
+
+/// The VM is off for a while.
+pub fn leave(vm: &Vm) {
+    ends(vm).into_iter().for_each(serial::leave);
+}
+
+/// The ends of serial lines among the functions of a VM.
+fn ends(vm: &Vm) -> ArrayVec<serial::End, MAX_FUNCTIONS> {
+    let list = vm.functions.list.lock();
+    list.iter().filter_map(Slot::end).collect()
 }
 
 /// A guest's access to configuration space, a read unless there is a value to write; `None` when there

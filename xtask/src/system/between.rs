@@ -2,19 +2,41 @@
 
 use std::path::PathBuf;
 
+use acrn_config::presets::preset;
 use anyhow::{Context as _, Result, ensure};
 
 use super::micro::{self, LIMIT, without_hypervisor};
 use super::scenario::{boot_with, contains, start};
-use super::support::{self, COMMAND, POWER_OFF, service_vm};
+use super::support::{self, BOOT, COMMAND, POWER_OFF, service_vm};
 use super::{Context, Outcome};
 use crate::demo::{self, Options, Stages};
 use crate::machine::Boot;
 use crate::scenario;
 use crate::session::Session;
 
-/// A scenario in which the Service VM and the VM `peer` have a serial line at `port`, one on a PCI
-/// card, and 2 MiB of shared memory; another VM has nothing of that.
+/// What two VMs of a scenario have in common: a serial line at `port`, one on a PCI card, and 2 MiB of
+/// shared memory. To be put behind the other features.
+fn in_common(vms: [&str; 2], port: &str) -> String {
+    let line = |kind, place: String| {
+        let ends = vms.map(|vm| format!("<endpoint><vm_name>{vm}</vm_name>{place}</endpoint>"));
+        format!(
+            "<vuart_connection><name>{kind}</name><type>{kind}</type>{}</vuart_connection>",
+            ends.concat()
+        )
+    };
+    let ports = line("legacy", format!("<io_port>{port}</io_port>"));
+    let card = line("pci", "<vbdf>00:10.0</vbdf>".to_owned());
+    let members = vms.map(|vm| format!("<IVSHMEM_VM><VM_NAME>{vm}</VM_NAME></IVSHMEM_VM>"));
+    format!(
+        "<IVSHMEM><IVSHMEM_REGION><NAME>shm</NAME><PROVIDED_BY>Hypervisor</PROVIDED_BY>\
+         <IVSHMEM_SIZE>2</IVSHMEM_SIZE><IVSHMEM_VMS>{}</IVSHMEM_VMS></IVSHMEM_REGION></IVSHMEM>\
+         </FEATURES><vuart_connections>{ports}{card}</vuart_connections>",
+        members.concat()
+    )
+}
+
+/// A scenario in which the Service VM and the VM `peer` have all that in common; another VM has
+/// nothing of it.
 fn scenario(context: &Context, peer: &str, port: &str) -> Result<PathBuf> {
     let vm = |id, name| {
         format!(
@@ -24,28 +46,14 @@ fn scenario(context: &Context, peer: &str, port: &str) -> Result<PathBuf> {
              </cpu_affinity></vm>"
         )
     };
-    let line = |kind, place: String| {
-        let end = |vm| format!("<endpoint><vm_name>{vm}</vm_name>{place}</endpoint>");
-        let (near, far) = (end("SERVICE"), end(peer));
-        format!(
-            "<vuart_connection><name>{kind}</name><type>{kind}</type>{near}{far}\
-             </vuart_connection>"
-        )
-    };
-    let ports = line("legacy", format!("<io_port>{port}</io_port>"));
-    let card = line("pci", "<vbdf>00:10.0</vbdf>".to_owned());
     let text = format!(
         "<acrn-config board=\"qemu\" scenario=\"between\"><hv>\
-         <FEATURES><SCHEDULER>SCHED_BVT</SCHEDULER><IVSHMEM><IVSHMEM_REGION><NAME>shm</NAME>\
-         <PROVIDED_BY>Hypervisor</PROVIDED_BY><IVSHMEM_SIZE>2</IVSHMEM_SIZE><IVSHMEM_VMS>\
-         <IVSHMEM_VM><VM_NAME>SERVICE</VM_NAME></IVSHMEM_VM>\
-         <IVSHMEM_VM><VM_NAME>{peer}</VM_NAME></IVSHMEM_VM>\
-         </IVSHMEM_VMS></IVSHMEM_REGION></IVSHMEM></FEATURES>\
-         <vuart_connections>{ports}{card}</vuart_connections>\
+         <FEATURES><SCHEDULER>SCHED_BVT</SCHEDULER>{}\
          <DEBUG_OPTIONS><SERIAL_CONSOLE>/dev/ttyS0</SERIAL_CONSOLE></DEBUG_OPTIONS></hv>\
          <vm id=\"0\"><load_order>SERVICE_VM</load_order><name>SERVICE</name><os_config>\
          <kern_mod>Linux_bzImage</kern_mod><ramdisk_mod>Linux_ramdisk</ramdisk_mod></os_config>\
          </vm>{}{}</acrn-config>",
+        in_common(["SERVICE", peer], port),
         vm(1, peer),
         vm(2, "stranger"),
     );
@@ -77,6 +85,9 @@ const NAMES: &str = "killall life_mngr 2>/dev/null; ln -s ttyS3 /dev/ports; \
 const ECHO: &str = "cd /dev; for tty in ports card; do \
     (exec 3<>$tty; while read -r line <&3; do echo $tty heard $line >&3; done) \
     >/dev/null 2>&1 & done; cd; sleep 1";
+/// More than fits into a line.
+const SENT_TO_NOBODY: &str =
+    "for line in ports card; do head -c 20k /dev/zero >/dev/$line || exit 1; done";
 /// Turns the shared memory on, first that of the hypervisor and then that of the Service VM if there is
 /// one, and prints the addresses.
 const ADDRESSES: &str = "for d in /sys/bus/pci/devices/*; do \
@@ -118,6 +129,17 @@ pub(super) fn linux(context: &Context) -> Result<Outcome> {
 fn serial(session: &mut Session) -> Result<()> {
     session.check(NAMES, COMMAND)?;
     session.check(ECHO, COMMAND)?;
+    echoes(session)?;
+    session.to_user_shell(1)?;
+    // While it is open, a card has a message for its interrupts.
+    let interrupts = session.check("grep -c 'MSI.*ttyS' /proc/interrupts", COMMAND)?;
+    ensure!(interrupts == "1", "the card has no message: {interrupts}");
+    session.check("kill $(jobs -p); wait; true", COMMAND)?;
+    Ok(())
+}
+
+/// What the Service VM sends comes back by both lines.
+fn echoes(session: &mut Session) -> Result<()> {
     session.to_service()?;
     session.check(NAMES, COMMAND)?;
     for line in LINES {
@@ -130,11 +152,6 @@ fn serial(session: &mut Session) -> Result<()> {
             );
         }
     }
-    session.to_user_shell(1)?;
-    // While it is open, a card has a message for its interrupts.
-    let interrupts = session.check("grep -c 'MSI.*ttyS' /proc/interrupts", COMMAND)?;
-    ensure!(interrupts == "1", "the card has no message: {interrupts}");
-    session.check("kill $(jobs -p); wait; true", COMMAND)?;
     Ok(())
 }
 
@@ -158,6 +175,48 @@ fn flood(session: &mut Session) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The same with a VM that the hypervisor starts, and which goes on whatever the Service VM does.
+pub(super) fn prelaunched(context: &Context) -> Result<Outcome> {
+    const GUEST: u16 = 7;
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let options = Options {
+        scenario: Some("hybrid".to_owned()),
+        ..Options::default()
+    };
+    let mut machine = support::machine(context, &options)?;
+    if let Boot::Direct(set) = &mut machine.boot {
+        let preset = preset("hybrid").context("no preset")?.scenario;
+        let common = in_common(["SAFETY_VM0", "ACRN_Service_VM"], "0x2E8");
+        let text = preset.replacen("</FEATURES>", &common, 1);
+        set.config = scenario::of_text(context.layout, "hybrid-between", &text)?;
+    }
+    let mut session = service_vm(context, &machine, "prelaunched")?;
+    session.to_guest(GUEST, "safety-vm", BOOT)?;
+    session.check(NAMES, COMMAND)?;
+    session.check(ECHO, COMMAND)?;
+    let its = session.check(ADDRESSES, COMMAND)?;
+    session.check(&format!("devmem {its} 32 0x12345678"), COMMAND)?;
+    for round in 0..2 {
+        if round > 0 {
+            session.to_service()?;
+            session.vm.console.send_line("reboot -f")?;
+            session.expect("This is the Service VM", BOOT)?;
+            session.wait_for_service_shell(BOOT)?;
+        }
+        echoes(&mut session)?;
+        let own = session.check(ADDRESSES, COMMAND)?;
+        let word = session.check(&format!("devmem {own} 32"), COMMAND)?;
+        ensure!(word == "0x12345678", "the Service VM reads {word} at {own}");
+    }
+    session.vm.console.send_line("poweroff")?;
+    session.to_guest(GUEST, "safety-vm", BOOT)?;
+    session.check("kill $(jobs -p); wait; true", COMMAND)?;
+    session.check(SENT_TO_NOBODY, COMMAND)?;
+    Ok(Outcome::Passed)
 }
 
 /// What one VM writes the other reads, in both regions.
@@ -189,10 +248,7 @@ fn memory(session: &mut Session) -> Result<()> {
 
 /// Without the other VM, writers are not kept waiting, and the memory is as it was.
 fn alone(session: &mut Session) -> Result<()> {
-    session.check(
-        "for line in ports card; do head -c 20k /dev/zero >/dev/$line; done",
-        COMMAND,
-    )?;
+    session.check(SENT_TO_NOBODY, COMMAND)?;
     let own = session.check(ADDRESSES, COMMAND)?;
     let word = session.check(&format!("devmem {own} 32"), COMMAND)?;
     ensure!(word == "0x9ABCDEF0", "the memory has {word}");

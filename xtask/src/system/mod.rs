@@ -312,6 +312,12 @@ pub const CASES: &[Case] = &[
         run: between::linux,
     },
     Case {
+        name: "prelaunched_between_vms",
+        on: QEMU,
+        catches: "devices between a pre-launched VM and a Service VM that resets and ends",
+        run: between::prelaunched,
+    },
+    Case {
         name: "prelaunched_partitioned",
         on: QEMU,
         catches: "VMs without a Service VM that do not start, or whose reset or end reaches another VM",
