@@ -61,6 +61,10 @@ pub const KERNEL_TAG: &str = "Linux_bzImage";
 pub const RAMDISK_TAG: &str = "Linux_ramdisk";
 /// Module tag of the RAM disk of pre-launched VMs.
 pub const GUEST_RAMDISK_TAG: &str = "Guest_ramdisk";
+/// Module tag of the kernel of the real-time VM.
+pub const RT_KERNEL_TAG: &str = "RT_bzImage";
+/// Module tag of its RAM disk.
+pub const RT_RAMDISK_TAG: &str = "RT_ramdisk";
 /// Module tag of the hypervisor's configuration.
 pub const CONFIG_TAG: &str = "acrn_config";
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use acrn_config::allocate::Plan;
 use acrn_config::presets::{PRESETS, QEMU_BOARD, preset};
 use acrn_config::{Board, BoardFile, Finding, Scenario, ScenarioFile, build, plan};
+use acrn_config_blob::LoadOrder;
+use acrn_config_use::SLOTS;
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::grub::{self, BootSet};
@@ -24,22 +26,67 @@ pub fn names() -> Vec<&'static str> {
 /// # Errors
 /// There is no such preset, or the file cannot be written.
 pub fn of_preset(layout: &Layout, name: &str) -> Result<PathBuf> {
-    let known = preset(name).filter(|preset| preset.board == QEMU_BOARD);
-    let preset = known.with_context(|| {
-        let names = names().join(", ");
-        format!("there is no scenario {name:?} for the emulator's board; there are {names}")
-    })?;
-    of_text(layout, name, preset.scenario)
+    of_text(layout, name, scenario(name)?)
 }
 
 /// Adds the modules that the VMs of presets start from.
 ///
 /// # Errors
 /// One cannot be made.
-pub fn add_modules(layout: &Layout, set: &mut BootSet) -> Result<()> {
+pub fn add_modules(layout: &Layout, name: &str, set: &mut BootSet) -> Result<()> {
     let ramdisk = rootfs::guest_initrd(layout)?;
-    set.modules.push((grub::GUEST_RAMDISK_TAG, ramdisk));
+    for (tag, file) in [
+        (grub::GUEST_RAMDISK_TAG, &ramdisk),
+        (grub::RT_KERNEL_TAG, &set.kernel),
+        (grub::RT_RAMDISK_TAG, &ramdisk),
+    ] {
+        if scenario(name)?.contains(tag) {
+            set.modules.push((tag, file.clone()));
+        }
+    }
     Ok(())
+}
+
+/// A pre-launched VM of a preset: its slot, and its host name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// Its number in the hypervisor.
+    pub slot: u16,
+    /// What it calls itself.
+    pub host: String,
+}
+
+/// The pre-launched VMs of a preset, and whether it has a Service VM.
+///
+/// # Errors
+/// There is no such preset.
+pub fn guests(name: &str) -> Result<(Vec<Guest>, bool)> {
+    let model = ScenarioFile::parse(&format!("{name}.xml"), scenario(name)?)?.model;
+    let own = model
+        .vms
+        .iter()
+        .filter(|vm| vm.load_order == LoadOrder::PreLaunched);
+    let count = own.clone().count() as u16;
+    let hosts = own.filter_map(|vm| {
+        let words = vm.os_config.bootargs.split(' ');
+        let mut names = words.filter_map(|word| word.strip_prefix("vm_name="));
+        names.next().map(str::to_owned)
+    });
+    let guests = (SLOTS - count..)
+        .zip(hosts)
+        .map(|(slot, host)| Guest { slot, host })
+        .collect();
+    let mut vms = model.vms.iter();
+    Ok((guests, vms.any(|vm| vm.load_order == LoadOrder::Service)))
+}
+
+fn scenario(name: &str) -> Result<&'static str> {
+    let known = preset(name).filter(|preset| preset.board == QEMU_BOARD);
+    let preset = known.with_context(|| {
+        let names = names().join(", ");
+        format!("there is no scenario {name:?} for the emulator's board; there are {names}")
+    })?;
+    Ok(preset.scenario)
 }
 
 /// Builds a scenario for the emulator's board; returns the configuration's file.
@@ -120,6 +167,20 @@ mod tests {
         }
         let error = of_preset(&layout, "generic").unwrap_err().to_string();
         assert!(error.contains("there are shared, "), "{error}");
+    }
+
+    #[test]
+    fn the_guests_of_presets_are_known_by_slot_and_name() {
+        let of = |name| {
+            let (guests, service) = guests(name).unwrap();
+            let guests: Vec<_> = guests.iter().map(|g| (g.slot, g.host.clone())).collect();
+            (guests, service)
+        };
+        assert_eq!(of("shared"), (vec![], true));
+        assert_eq!(of("hybrid"), (vec![(7, "safety-vm".into())], true));
+        assert_eq!(of("hybrid_rt"), (vec![(7, "rt-vm".into())], true));
+        let both = vec![(6, "vm0".into()), (7, "vm1".into())];
+        assert_eq!(of("partitioned"), (both, false));
     }
 
     #[test]

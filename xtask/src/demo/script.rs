@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::{Options, Stages};
+use crate::scenario::{self, Guest};
 use crate::session::Session;
 
 /// Firmware and hypervisor; UEFI under emulation needs the most of it.
@@ -40,9 +41,20 @@ pub(super) fn up_to_user_login(
     stages: &mut Stages,
     options: &Options,
 ) -> Result<()> {
+    let (guests, service) = guests(options)?;
+    if !service {
+        stages.run("boot the hypervisor and the first VM", || {
+            session.expect(" login:", BOOT).map(drop)
+        })?;
+        return see_guests(session, stages, &guests);
+    }
     to_service_vm(session, stages, options.bare)?;
     if options.bare {
         return Ok(());
+    }
+    if !guests.is_empty() {
+        see_guests(session, stages, &guests)?;
+        session.to_service()?;
     }
     let script = if options.debian_guest {
         "launch_user_vm_debian.sh"
@@ -57,13 +69,55 @@ pub(super) fn whole(session: &mut Session, stages: &mut Stages, options: &Option
     session.vm.console.echo(true);
     let result = (|| {
         up_to_user_login(session, stages, options)?;
-        if !options.bare {
+        let (guests, service) = guests(options)?;
+        if service && !options.bare {
             guest_session(session, stages, options.cpus.min(2))?;
         }
-        stages.run("power off the machine", || session.power_off(POWER_OFF))
+        stages.run("power off the machine", || {
+            end_guests(session, &guests, service)?;
+            session.power_off(POWER_OFF)
+        })
     })();
     session.vm.console.echo(false);
     result
+}
+
+/// The pre-launched VMs of the scenario, and whether there is a Service VM.
+fn guests(options: &Options) -> Result<(Vec<Guest>, bool)> {
+    match &options.scenario {
+        Some(name) => scenario::guests(name),
+        None => Ok((Vec::new(), true)),
+    }
+}
+
+/// Logs in to each pre-launched VM.
+fn see_guests(session: &mut Session, stages: &mut Stages, guests: &[Guest]) -> Result<()> {
+    for guest in guests {
+        let stage = format!("boot the pre-launched VM {}", guest.host);
+        stages.run(&stage, || {
+            session.to_guest(guest.slot, &guest.host, USER_VM)?;
+            session.check("uname -sr", COMMAND).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+/// Switches pre-launched VMs off, but for the one whose end is the machine's; the console is left at that,
+/// or at the Service VM.
+fn end_guests(session: &mut Session, guests: &[Guest], service: bool) -> Result<()> {
+    let Some((last, others)) = guests.split_last() else {
+        return Ok(());
+    };
+    let ended = if service { guests } else { others };
+    session.to_hypervisor()?;
+    for guest in ended {
+        session.hypervisor_command(&format!("vm_pause {}", guest.slot))?;
+        session.hypervisor_command(&format!("vm_shutdown {}", guest.slot))?;
+    }
+    match service {
+        true => session.to_service(),
+        false => session.to_guest(last.slot, &last.host, COMMAND),
+    }
 }
 
 fn to_service_vm(session: &mut Session, stages: &mut Stages, bare: bool) -> Result<()> {
