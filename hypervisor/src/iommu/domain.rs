@@ -2,7 +2,7 @@
 
 use crate::memory::{self, Frames};
 use crate::vm::Vm;
-use acrn_abi::{Gpa, Hpa};
+use acrn_abi::{Gpa, Hpa, VmId};
 use acrn_acpi::dmar::Region;
 use acrn_memory::{
     Access, Format, FrameStore, Limits, MapError, MemType, NestedTable, Owner, OwnerError,
@@ -115,14 +115,14 @@ impl Domain {
         Ok(())
     }
 
-    /// Adds a region that firmware wants reachable, unless some of it is the hypervisor's.
-    pub fn reserve(&mut self, region: &Region) {
+    /// Adds a region that firmware wants reachable, unless some of it is neither `vm`'s nor the firmware's.
+    pub fn reserve(&mut self, vm: VmId, region: &Region) {
         let Region { start, size } = *region;
-        let allowed = memory::OWNERS.lock().as_ref().is_some_and(|owners| {
-            owners
-                .check_range(start, size, |owner| owner != Owner::Hypervisor)
-                .is_ok()
-        });
+        let own = |owner| matches!(owner, Owner::Device) || owner == Owner::Vm(vm);
+        let allowed = memory::OWNERS
+            .lock()
+            .as_ref()
+            .is_some_and(|owners| owners.check_range(start, size, own).is_ok());
         if !allowed || self.map(Gpa(start.0), start, size).is_err() {
             warning!("firmware's DMA region {start} + {size:#x} is not made reachable");
         }

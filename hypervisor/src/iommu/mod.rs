@@ -71,7 +71,7 @@ pub fn find(platform: &Platform) {
             Some(_) => "an AMD IOMMU (IVRS) that is not used yet",
             None => "no IOMMU",
         };
-        warning!("this machine has {unit}: devices of the Service VM can reach all memory by DMA");
+        warning!("this machine has {unit}: devices can reach all memory");
         return;
     };
     let mut units = UNITS.lock();
@@ -129,7 +129,7 @@ pub fn confine(platform: &Platform) {
     if let Some((_, domain)) = domains.first_mut().filter(|(id, _)| *id == service.id) {
         dmar.regions
             .iter()
-            .for_each(|region| domain.reserve(region));
+            .for_each(|region| domain.reserve(service.id, region));
     }
     let receiver = percpu::all()[0].apic_id.load(Ordering::Relaxed);
     let mut confined = !units.is_empty();
