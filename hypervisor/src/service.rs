@@ -181,7 +181,7 @@ pub fn boot(vm: &'static Vm, info: &BootInfo) -> Result<(), os::Error> {
         None => {
             let kernel = info.kernel();
             let kernel = kernel.ok_or_else(|| os::no_kernel(module_tag::SERVICE_VM_KERNEL))?;
-            Os::of(kernel, info.ramdisk(), DEFAULT_BOOTARGS)
+            Os::linux(kernel, info.ramdisk(), DEFAULT_BOOTARGS)
         }
     };
     let mut map = memory::HOST_MAP.lock();

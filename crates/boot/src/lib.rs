@@ -6,7 +6,8 @@
 //!    for both versions of the protocol;
 //! 2. [`cmdline`] reads the hypervisor's own options from the command line;
 //! 3. [`module`] says what each boot module is, by its tag;
-//! 4. [`bzimage`] reads a Linux kernel's header, chooses addresses and fills the zero page.
+//! 4. [`bzimage`] reads a Linux kernel's header, chooses addresses and fills the zero page; [`elf`] and
+//!    [`handover`] do the like for other programs.
 //!
 //! Everything here reads foreign data and is total: it returns an error or skips, and never
 //! panics. Pointers are followed through
@@ -16,6 +17,8 @@
 
 pub mod bzimage;
 pub mod cmdline;
+pub mod elf;
+pub mod handover;
 pub mod info;
 pub mod module;
 pub mod multiboot;

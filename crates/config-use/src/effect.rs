@@ -6,8 +6,8 @@
 use acrn_abi::VmId;
 use acrn_abi::vm_flags::VmFlags;
 use acrn_config_blob::{
-    Config, ConsoleKind, DeviceKind, Features, KernelKind, LoadOrder, PerformancePolicy, Restart,
-    Vm, VmKind, Vuart, VuartKind,
+    Config, ConsoleKind, DeviceKind, Features, LoadOrder, PerformancePolicy, Restart, Vm, VmKind,
+    Vuart, VuartKind,
 };
 use core::fmt::Arguments;
 
@@ -70,10 +70,7 @@ const DEVICES: &[(DeviceKind, &str)] = &[
 pub fn without_effect(config: &Config<'_>, uart: bool, say: Say<'_>) {
     options(config, uart, say);
     for vm in config.vms.iter() {
-        match vm.load_order {
-            LoadOrder::PreLaunched => pre_launched(&vm, say),
-            LoadOrder::Service | LoadOrder::PostLaunched => of_vm(&vm, say),
-        }
+        of_vm(&vm, say);
     }
 }
 
@@ -115,16 +112,6 @@ fn options(config: &Config<'_>, uart: bool, say: Say<'_>) {
         let masks = options.cache_masks.len();
         say(format_args!("{masks} cache masks: not supported yet"));
     }
-}
-
-fn pre_launched(vm: &Vm<'_>, say: Say<'_>) {
-    if vm.os.kind != KernelKind::BzImage {
-        say(format_args!(
-            "VM {}: kernels of kind {}: not supported yet; it is not started",
-            vm.name, vm.os.kind
-        ));
-    }
-    of_vm(vm, say);
 }
 
 fn of_vm(vm: &Vm<'_>, say: Say<'_>) {

@@ -5,6 +5,7 @@ use crate::source::Ram;
 use acrn_abi::{Gpa, Hpa};
 use acrn_boot::bzimage::{HEADER_OFFSET, Initrd, KernelImage, LoadPlan};
 use acrn_boot::cmdline::{Options, guest_words, lookup};
+use acrn_boot::elf::Program;
 use acrn_boot::multiboot::{MAGIC_1, MAGIC_2, parse};
 use acrn_boot::zero_page::{self, E820Entry};
 use acrn_boot::{BootInfo, MemoryKind};
@@ -27,6 +28,52 @@ pub(crate) fn multiboot(data: &[u8]) {
         let _ = module.tag();
     }
     let _ = (info.kernel(), info.ramdisk(), info.config());
+}
+
+/// A program of a pre-launched VM.
+pub(crate) fn elf(data: &[u8]) {
+    let size = data.len() as u64;
+    let ram = Ram(data);
+    let Ok(program) = Program::read(&ram, Hpa(0), size) else {
+        return;
+    };
+    assert!(!program.segments.is_empty());
+    for segment in &program.segments {
+        assert!(segment.filled <= segment.size && segment.size > 0);
+        assert!(segment.offset.checked_add(segment.filled).unwrap() <= size);
+    }
+}
+
+/// One of each class, with a segment of four bytes.
+pub(crate) fn elf_seeds() -> Vec<Vec<u8>> {
+    let of = |wide: bool| {
+        let mut file = vec![0; 200];
+        file[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 1 + u8::from(wide), 1]);
+        let word = if wide { 8 } else { 4 };
+        let sizes = if wide { 54 } else { 42 };
+        let places: [usize; 4] = if wide {
+            [8, 24, 32, 40]
+        } else {
+            [4, 12, 16, 20]
+        };
+        let head = [
+            (16, 2, 2),
+            (18, if wide { 62 } else { 3 }, 2),
+            (24, 0x10_0004, word),
+            (if wide { 32 } else { 28 }, 100, word),
+            (sizes, 56, 2),
+            (sizes + 2, 1, 2),
+            (100, 1, 4),
+        ];
+        let segment = places.into_iter().zip([180, 0x10_0000, 4, 16]);
+        let segment = segment.map(|(at, value)| (100 + at, value, word));
+        for (at, value, size) in head.into_iter().chain(segment) {
+            let value: u64 = value;
+            file[at..at + size].copy_from_slice(&value.to_le_bytes()[..size]);
+        }
+        file
+    };
+    vec![of(false), of(true)]
 }
 
 /// Information of version 2 with a memory map and a module, and of version 1.

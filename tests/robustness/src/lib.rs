@@ -65,6 +65,11 @@ pub const TARGETS: &[Target] = &[
         seeds: boot::bzimage_seeds,
     },
     Target {
+        name: "elf",
+        run: boot::elf,
+        seeds: boot::elf_seeds,
+    },
+    Target {
         name: "cmdline",
         run: boot::cmdline,
         seeds: boot::cmdline_seeds,

@@ -113,7 +113,7 @@ macro_rules! targets {
 }
 
 targets! {
-    decoder paging task multiboot bzimage cmdline acpi hypercalls pci lapic ioapic pic uart memory serial_line
+    decoder paging task multiboot bzimage elf cmdline acpi hypercalls pci lapic ioapic pic uart memory serial_line
     virtual_function schedule shell config scenario board definition manager_json launch_script life_cycle
     aml board_facts
     trace_file trace_ring

@@ -330,6 +330,18 @@ pub const CASES: &[Case] = &[
         run: prelaunched::hybrid,
     },
     Case {
+        name: "prelaunched_device",
+        on: QEMU,
+        catches: "a passed-through device that the Service VM finds, or that does not work",
+        run: prelaunched::device,
+    },
+    Case {
+        name: "prelaunched_programs",
+        on: QEMU,
+        catches: "ELF and raw programs of pre-launched VMs that are not loaded or entered as they should",
+        run: prelaunched::programs,
+    },
+    Case {
         name: "prelaunched_shell",
         on: QEMU,
         catches: "commands of the shell that do what cannot be done to a VM",

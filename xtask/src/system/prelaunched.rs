@@ -8,7 +8,8 @@ use super::micro::{SOON, without_hypervisor};
 use super::support::{BOOT, COMMAND, POWER_OFF, machine, md5_of, service_vm};
 use super::{Context, Outcome};
 use crate::demo::Options;
-use crate::machine::DiskBus;
+use crate::machine::{Boot, DiskBus};
+use crate::rootfs::write;
 use crate::session::Session;
 
 /// Slots of the pre-launched VMs: the last ones of the table.
@@ -233,6 +234,128 @@ fn service_vm_ends(session: &mut Session) -> Result<()> {
     session.hypervisor_command("vm_start 0")?;
     session.show(0)?;
     session.wait_for_service_shell(BOOT)
+}
+
+/// A device of the machine that one VM has and the Service VM does not.
+pub(super) fn device(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    const FUNCTION: &str = "0000:00:03.0";
+    let machine = machine(context, &scenario("hybrid_rt"))?;
+    let mut session = service_vm(context, &machine, "hybrid_rt")?;
+    session.check(
+        &format!("! test -e /sys/bus/pci/devices/{FUNCTION}"),
+        COMMAND,
+    )?;
+    session.to_guest(LAST, "rt-vm", BOOT)?;
+    session.check("test $(grep -c ^processor /proc/cpuinfo) = 2", COMMAND)?;
+    session.check("udhcpc -i eth0 -q -n -s /bin/true", COMMAND)?;
+    session.to_hypervisor()?;
+    let shown = session.hypervisor_command("iommu")?;
+    for wanted in ["domain of vm0", "domain of vm7", "faults: 0"] {
+        ensure!(shown.contains(wanted), "no {wanted:?} in:\n{shown}");
+    }
+    session.hypervisor_command(&format!("vm_shutdown {LAST}"))?;
+    wait_for_state(&mut session, "PRE_RT_VM0", "powered off")?;
+    session.to_service()?;
+    session.power_off(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
+
+/// 32-bit code that prints the command line of its multiboot information, or nothing when it was not
+/// entered as multiboot has it: `cmp eax, 0x2badb002; jne 1f; mov esi, [ebx+16]; mov dx, 0x3f8`, then
+/// `0: lodsb; test al, al; jz 1f; out dx, al; jmp 0b`, and `1: hlt; jmp 1b`.
+const PRINTS_ARGUMENTS: &[u8] = &[
+    0x81, 0xf8, 0x02, 0xb0, 0xad, 0x2b, 0x75, 0x0f, 0x8b, 0x73, 0x10, 0x66, 0xba, 0xf8, 0x03, 0xac,
+    0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8, 0xf4, 0xeb, 0xfd,
+];
+
+/// `ud2`, and behind it what prints "RAW": `mov dx, 0x3f8; mov al, 'R'; out dx, al` and so on.
+const PRINTS_RAW: &[u8] = &[
+    0x0f, 0x0b, 0x66, 0xba, 0xf8, 0x03, 0xb0, b'R', 0xee, 0xb0, b'A', 0xee, 0xb0, b'W', 0xee, 0xf4,
+    0xeb, 0xfd,
+];
+
+/// A static ELF32 program of this code, for 2 MiB.
+fn elf(code: &[u8]) -> Vec<u8> {
+    const ADDRESS: u32 = 0x20_0000;
+    let mut file = b"\x7fELF\x01\x01\x01".to_vec();
+    file.resize(16, 0);
+    let mut put = |words: &[u32]| file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    // Executable for 386, version, entry, program headers behind this one, flags.
+    put(&[3 << 16 | 2, 1, ADDRESS, 52, 0, 0]);
+    // Sizes of headers and one program header, no sections.
+    put(&[32 << 16 | 52, 1, 0]);
+    let length = code.len() as u32;
+    put(&[1, 84, ADDRESS, ADDRESS, length, length, 5, 0]);
+    file.extend(code);
+    file
+}
+
+fn program(id: u16, name: &str, cpu: u16, os: &str) -> String {
+    format!(
+        "<vm id=\"{id}\"><load_order>PRE_LAUNCHED_VM</load_order><name>{name}</name>\
+         <vm_type>STANDARD_VM</vm_type><console_vuart>COM Port 1</console_vuart>\
+         <memory><size>32</size></memory>\
+         <cpu_affinity><pcpu><pcpu_id>{cpu}</pcpu_id></pcpu></cpu_affinity>\
+         <os_config>{os}</os_config></vm>"
+    )
+}
+
+/// Programs without Linux's boot protocol: an ELF file gets multiboot's information, bytes are entered where
+/// the scenario says.
+pub(super) fn programs(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    let vms = [
+        program(
+            0,
+            "elf",
+            0,
+            "<kern_type>KERNEL_ELF</kern_type><kern_mod>Program_elf</kern_mod>\
+             <bootargs>these arguments</bootargs>",
+        ),
+        program(
+            1,
+            "raw",
+            1,
+            "<kern_type>KERNEL_RAWIMAGE</kern_type><kern_mod>Program_raw</kern_mod>\
+             <kern_load_addr>0x100000</kern_load_addr>\
+             <kern_entry_addr>0x100002</kern_entry_addr>",
+        ),
+    ];
+    let text = format!(
+        "<acrn-config board=\"qemu\" scenario=\"programs\"><hv>\
+         <FEATURES><SCHEDULER>SCHED_BVT</SCHEDULER></FEATURES>\
+         <DEBUG_OPTIONS><SERIAL_CONSOLE>/dev/ttyS0</SERIAL_CONSOLE></DEBUG_OPTIONS></hv>{}\
+         </acrn-config>",
+        vms.concat()
+    );
+    let config = crate::scenario::of_text(context.layout, "programs", &text)?;
+    let mut machine = machine(context, &scenario("partitioned"))?;
+    if let Boot::Direct(set) = &mut machine.boot {
+        set.config = config;
+        for (tag, bytes) in [
+            ("Program_elf", elf(PRINTS_ARGUMENTS)),
+            ("Program_raw", PRINTS_RAW.to_vec()),
+        ] {
+            let path = context.layout.images().join(tag);
+            write(&path, &bytes)?;
+            set.modules.push((tag, path));
+        }
+    }
+    let mut session = Session::new(machine.start(context.layout, &context.log("programs"))?);
+    session.expect("these arguments", SOON)?;
+    session.to_hypervisor()?;
+    ensure!(session.show(LAST)?, "the raw program has no console");
+    session.expect("RAW", SOON)?;
+    wait_for_state(&mut session, "elf", "running")?;
+    wait_for_state(&mut session, "raw", "running")?;
+    session.vm.console.send_line("poweroff")?;
+    session.vm.wait_for_end(POWER_OFF)?;
+    Ok(Outcome::Passed)
 }
 
 /// What the shell says of VMs that it cannot treat like others.

@@ -1,17 +1,20 @@
 //! Loading what a VM runs: the modules of its kernel and RAM disk, copied into its memory, and its boot
 //! processor at the entry.
 
+mod linux;
+mod program;
+
 use crate::arch::cpu;
 use crate::exit;
-use crate::memory::{self, BootMemory};
+use crate::memory;
 use crate::vcpu::Wait;
-use crate::virt::{ControlState, Segment, StartState, gpr};
+use crate::virt::{ControlState, Registers, Segment, StartState};
 use crate::vm::Vm;
 use acrn_abi::{Gpa, Hpa};
-use acrn_boot::bzimage::{self, Initrd, KernelImage, LoadPlan, Search};
+use acrn_boot::bzimage::{self, Search};
 use acrn_boot::zero_page::{self, E820Entry};
-use acrn_boot::{BootInfo, Module};
-use acrn_config_blob::Os as Wanted;
+use acrn_boot::{BootInfo, Module, elf};
+use acrn_config_blob::{KernelKind, Os as Wanted};
 use acrn_memory::{Address, MapError, MemoryKind, MemoryMap, Side};
 use core::fmt;
 
@@ -21,6 +24,12 @@ pub enum Error {
     NoKernel(arrayvec::ArrayString<{ acrn_config_blob::MAX_TAG }>),
     /// The kernel is not what it should be, or does not fit.
     Kernel(bzimage::Error),
+    /// The ELF program is not what it should be.
+    Elf(elf::Error),
+    /// The scenario does not say where bytes are loaded.
+    NoAddress,
+    /// The VM has no free memory of this size, in bytes, at or below this address.
+    NoMemory(Gpa, u64),
     /// The zero page cannot be built.
     ZeroPage(zero_page::Error),
     /// Nested tables.
@@ -38,6 +47,11 @@ impl fmt::Display for Error {
                  begins with that word"
             ),
             Self::Kernel(error) => write!(f, "the kernel's module: {error}"),
+            Self::Elf(error) => write!(f, "the program's module: {error}"),
+            Self::NoAddress => f.write_str("kern_load_addr and kern_entry_addr are missing"),
+            Self::NoMemory(at, size) => {
+                write!(f, "it has no free memory of {size:#x} bytes at {at}")
+            }
             Self::ZeroPage(error) => write!(f, "{error}"),
             Self::Map(error) => write!(f, "nested page tables: {error}"),
             Self::Copy => f.write_str("a boot module does not fit into the VM's memory"),
@@ -47,6 +61,9 @@ impl fmt::Display for Error {
 
 /// What is loaded into a VM.
 pub struct Os<'a> {
+    kind: KernelKind,
+    /// Where bytes are loaded and entered.
+    addresses: Option<(Gpa, Gpa)>,
     kernel: &'a Module,
     ramdisk: Option<&'a Module>,
     /// Boot arguments.
@@ -65,12 +82,18 @@ impl<'a> Os<'a> {
                 wanted.ramdisk_tag
             );
         }
-        Ok(Self::of(kernel, ramdisk, wanted.bootargs.as_str()))
+        Ok(Self {
+            kind: wanted.kind,
+            addresses: wanted.load_address.zip(wanted.entry_address),
+            ..Self::linux(kernel, ramdisk, wanted.bootargs.as_str())
+        })
     }
 
-    /// These modules.
-    pub fn of(kernel: &'a Module, ramdisk: Option<&'a Module>, cmdline: &'a str) -> Self {
+    /// Linux out of these modules.
+    pub fn linux(kernel: &'a Module, ramdisk: Option<&'a Module>, cmdline: &'a str) -> Self {
         Self {
+            kind: KernelKind::BzImage,
+            addresses: None,
             kernel,
             ramdisk,
             cmdline,
@@ -91,42 +114,35 @@ pub fn no_kernel(tag: &str) -> Error {
     Error::NoKernel(text)
 }
 
-/// Loads Linux into a VM that does not run, whose memory is `map`, and sets the boot processor to the
-/// 32-bit entry. `rsdp` is where the ACPI tables begin, 0 to let the kernel search.
+/// Loads a system into a VM that does not run and whose memory is `map`, and sets the boot processor to its
+/// entry. `rsdp` is where the ACPI tables begin, 0 to let the system search.
 pub fn load<A: Address, const N: usize>(
     vm: &'static Vm,
     os: &Os<'_>,
     map: &MemoryMap<A, N>,
     rsdp: Gpa,
 ) -> Result<(), Error> {
-    let (kernel, ramdisk) = (os.kernel, os.ramdisk);
-    let image =
-        KernelImage::read(&BootMemory, kernel.start, kernel.size()).map_err(Error::Kernel)?;
-    let initrd = ramdisk.map(|m| Initrd {
-        size: m.size(),
-        in_place: None,
-    });
-    // A scratch copy: what is found free is taken from it, the guest's own map stays whole.
-    let mut free = map.clone();
-    let plan = LoadPlan::choose(&image, initrd, os.cmdline.len() as u64, |search| {
-        take(&mut free, search)
-    })
-    .map_err(Error::Kernel)?;
-    if let (Some(module), Some(target)) = (ramdisk, plan.initrd) {
-        copy(vm, target, module.start, module.size())?;
+    match os.kind {
+        KernelKind::BzImage => linux::load(vm, os, map, rsdp),
+        KernelKind::Elf => program::load_elf(vm, os, map),
+        KernelKind::Raw => {
+            let (address, entry) = os.addresses.ok_or(Error::NoAddress)?;
+            program::load_raw(vm, os, map, address, entry)
+        }
     }
-    let payload = Hpa(kernel.start.get() + image.payload_offset);
-    copy(vm, plan.kernel, payload, image.payload_size)?;
-    write_parameters(vm, &image, &plan, os, rsdp, map)?;
-    info!(
-        "{}: Linux {} at {}, {} vCPUs",
-        vm.name(),
-        image.version,
-        plan.kernel,
-        vm.vcpu_count()
-    );
-    start_state(vm, &plan);
-    Ok(())
+}
+
+fn e820<A: Address, const N: usize>(map: &MemoryMap<A, N>) -> impl Iterator<Item = E820Entry> {
+    map.iter().map(|block| E820Entry {
+        base: Gpa(block.start.to_u64()),
+        size: block.size(),
+        kind: acrn_boot::MemoryKind(block.kind.to_e820()),
+    })
+}
+
+/// Writes a text with a zero at its end.
+fn write_text(vm: &Vm, at: Gpa, text: &str) -> bool {
+    vm.write(at, text.as_bytes()) && vm.write(Gpa(at.0 + text.len() as u64), &[0])
 }
 
 /// Takes free memory out of a map.
@@ -162,31 +178,9 @@ fn copy(vm: &Vm, to: Gpa, from: Hpa, size: u64) -> Result<(), Error> {
     Ok(())
 }
 
-fn write_parameters<A: Address, const N: usize>(
-    vm: &Vm,
-    image: &KernelImage,
-    plan: &LoadPlan,
-    os: &Os<'_>,
-    rsdp: Gpa,
-    map: &MemoryMap<A, N>,
-) -> Result<(), Error> {
-    let mut page = [0; 4096];
-    let e820 = map.iter().map(|block| E820Entry {
-        base: Gpa(block.start.to_u64()),
-        size: block.size(),
-        kind: acrn_boot::MemoryKind(block.kind.to_e820()),
-    });
-    let initrd_size = os.ramdisk.map_or(0, Module::size);
-    zero_page::build(&mut page, image, plan, initrd_size, rsdp, e820).map_err(Error::ZeroPage)?;
-    let cmdline = os.cmdline.as_bytes();
-    let written = vm.write(plan.zero_page, &page)
-        && vm.write(plan.cmdline, cmdline)
-        && vm.write(Gpa(plan.cmdline.0 + cmdline.len() as u64), &[0]);
-    if written { Ok(()) } else { Err(Error::Copy) }
-}
-
-/// 32-bit protected mode without paging, as the boot protocol wants it.
-fn start_state(vm: &'static Vm, plan: &LoadPlan) {
+/// Lets the boot processor begin at an address, in 32-bit protected mode without paging, with flat segments
+/// and registers that `set` chooses.
+fn protected_mode(vm: &'static Vm, entry: u64, set: impl FnOnce(&mut Registers)) {
     let flat = |selector, access| Segment {
         selector,
         access,
@@ -209,8 +203,8 @@ fn start_state(vm: &'static Vm, plan: &LoadPlan) {
     // SAFETY: the VM does not run.
     let local = unsafe { vcpu.local() };
     local.virt.set_state(&state);
-    local.registers.rip = plan.kernel.0;
-    local.registers.gpr[gpr::RSI] = plan.zero_page.0;
+    local.registers.rip = entry;
+    set(&mut local.registers);
     local.pending_io = exit::PendingIo::None;
     vcpu.set_wait(Wait::Nothing);
 }
