@@ -290,7 +290,7 @@ impl Machine {
         // The number of free pages changes by itself; what is reserved does not.
         session.check(
             "ls /sys/class/net; cat /sys/kernel/mm/hugepages/*/nr_hugepages; \
-             find /run/acrn ! -type d ! -name hugepages.lock; pidof acrn-dm; ls /dev | md5sum",
+             find /run/acrn ! -type d ! -name hugepages.lock | sort; pidof acrn-dm; ls /dev | md5sum",
             COMMAND,
         )
     }
