@@ -35,7 +35,7 @@ pub struct Options {
     /// Run the long forms of cases that have one: 100 starts of Linux in a User VM.
     #[arg(long, conflicts_with = "host_only")]
     full: bool,
-    /// Note the results in the book's table of what runs where.
+    /// Run all cases and note the results in the book's table of what runs where.
     #[arg(long, conflicts_with_all = ["host_only", "bare"])]
     write_table: bool,
     /// Install missing Debian packages without asking.
