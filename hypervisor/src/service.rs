@@ -56,8 +56,8 @@ impl fmt::Display for Error {
 /// Boot arguments when the module's string has none.
 const DEFAULT_BOOTARGS: &str = "console=ttyS0 no_timer_check root=/dev/vda rw";
 
-/// Where the copy of the root pointer is, 0 for nowhere.
-static RSDP: Once<Gpa> = Once::new();
+/// Where the copy of the root pointer is, if there is one.
+static RSDP: Once<Option<Gpa>> = Once::new();
 
 /// Creates the Service VM and loads its kernel.
 pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
@@ -186,14 +186,18 @@ pub fn boot(vm: &'static Vm, info: &BootInfo) -> Result<(), os::Error> {
     };
     let mut map = memory::HOST_MAP.lock();
     let map = map.as_mut().ok_or(os::Error::Copy)?;
-    let rsdp = *RSDP.call_once(|| place_rsdp(vm, info, map));
+    let place = *RSDP.call_once(|| place_of_rsdp(info, map));
+    // At each start: the VM may have written over it.
+    let rsdp = place.filter(|place| vm.write(*place, &info.rsdp));
+    let rsdp = rsdp.unwrap_or(Gpa(0));
     os::load(vm, &os.with_arguments_of_module(), map, rsdp)
 }
 
-/// A copy of the root pointer for kernels that are not started by firmware they know.
-fn place_rsdp(vm: &Vm, info: &BootInfo, map: &mut HostMap) -> Gpa {
+/// A page for a copy of the root pointer, for kernels that are not started by firmware they know. `None`
+/// when the loader gave none, or there is no room.
+fn place_of_rsdp(info: &BootInfo, map: &mut HostMap) -> Option<Gpa> {
     if info.rsdp.is_empty() {
-        return Gpa(0);
+        return None;
     }
     let search = Search {
         size: PAGE_SIZE,
@@ -202,13 +206,7 @@ fn place_rsdp(vm: &Vm, info: &BootInfo, map: &mut HostMap) -> Gpa {
         max: 0xa_0000,
         highest: true,
     };
-    let Some(page) = os::take(map, search) else {
-        return Gpa(0);
-    };
+    let page = os::take(map, search)?;
     let _ = map.set(Hpa(page), PAGE_SIZE, MemoryKind::Acpi);
-    if vm.write(Gpa(page), &info.rsdp) {
-        Gpa(page)
-    } else {
-        Gpa(0)
-    }
+    Some(Gpa(page))
 }

@@ -48,6 +48,8 @@ pub enum Refused {
     NoEndpoint,
     /// Without an IOMMU it would reach all memory.
     NoIommu,
+    /// Behind a conventional bridge, which makes its requests under a number of its own.
+    SharedId,
     /// A BAR is not as the configuration says.
     Bar(usize),
     /// There are too many ranges of ports.
@@ -62,6 +64,10 @@ impl fmt::Display for Refused {
             Self::NoIommu => f.write_str(
                 "without an IOMMU in use its DMA would reach all memory; nobody has it now",
             ),
+            Self::SharedId => f.write_str(
+                "it is behind a conventional PCI bridge, so the IOMMU cannot tell it from its \
+                 neighbours; nobody has it now",
+            ),
             Self::Bar(number) => write!(
                 f,
                 "its BAR {number} is not as the configuration says; make the board file anew"
@@ -72,6 +78,15 @@ impl fmt::Display for Refused {
 }
 
 impl Functions {
+    /// Whether a bridge without PCI Express leads to a function.
+    fn is_behind_conventional(&self, bdf: Bdf) -> bool {
+        self.list.iter().any(|device| {
+            let buses = device.function.bus_numbers();
+            let leads = buses.is_some_and(|buses| bdf.bus() != 0 && buses.contains(bdf.bus()));
+            leads && device.function.express().is_none()
+        })
+    }
+
     /// The function that a pre-launched VM sees at this place.
     fn assigned(&mut self, bdf: Bdf, vm: &Vm) -> Option<&mut Device> {
         let mut list = self.list.iter_mut();
@@ -84,6 +99,7 @@ impl Functions {
 pub fn assign(vm: &Vm, devices: impl Iterator<Item = PciDevice>, confined: bool) {
     for wanted in devices.filter(|device| device.kind == DeviceKind::PassThrough) {
         let mut functions = FUNCTIONS.lock();
+        let shares_id = functions.is_behind_conventional(wanted.pbdf);
         let device = functions.get(wanted.pbdf);
         let done = device
             .filter(|device| device.owner != Owner::Hypervisor)
@@ -94,6 +110,9 @@ pub fn assign(vm: &Vm, devices: impl Iterator<Item = PciDevice>, confined: bool)
                 hide(device)?;
                 if !confined {
                     return Err(Refused::NoIommu);
+                }
+                if shares_id {
+                    return Err(Refused::SharedId);
                 }
                 give(device, vm, &wanted)
             });
