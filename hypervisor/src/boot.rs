@@ -69,6 +69,8 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     start_processors(platform);
     console::enable_input(platform);
     config::load(&info, &options);
+    // First: whatever looks for free memory from here on must not find it.
+    prelaunched::reserve();
     if let Some(config) = config::setup().config() {
         serial::lay(config);
         shared_memory::reserve(config);
@@ -76,7 +78,6 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     memory::open_frame_pool();
     iommu::find(platform);
     modules::keep(&mut info);
-    prelaunched::reserve();
     prelaunched::launch(&info);
     make_service_vm(&info, platform);
     let_run(platform);

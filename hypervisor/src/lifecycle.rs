@@ -5,6 +5,8 @@ use crate::arch::cpu;
 use crate::exit::{Next, ioreq, msr};
 use crate::vcpu::{Local, Vcpu, Wait, request};
 use crate::virt::{self, Exit, Registers, VirtConfig};
+use crate::virtual_pci;
+use crate::vm::Vm;
 use crate::{config, percpu, power, static_vm};
 use acrn_abi::PcpuId;
 use acrn_config_blob::LoadOrder;
@@ -111,6 +113,21 @@ pub fn retire_vcpu(vcpu: &'static Vcpu, caller: Option<&Vcpu>) {
     vcpu.shared.posted.clear();
     vcpu.shared.requests.store(0, Ordering::SeqCst);
     vcpu.shared.deadline.store(u64::MAX, Ordering::Relaxed);
+}
+
+/// vCPUs and devices of a VM as after its creation; its memory stays. The caller has stopped the VM and
+/// holds the lock of its state.
+pub fn reset_vm(vm: &'static Vm) {
+    for vcpu in vm.active_vcpus() {
+        // SAFETY: the VM is stopped and its state lock is held by the caller.
+        let local = unsafe { vcpu.local() };
+        reset_vcpu(vcpu, local, vcpu.apic_id());
+    }
+    vm.reset_devices();
+    vm.ports.reset();
+    virtual_pci::reset(vm);
+    // The IOAPIC keeps what its sources say, and this source has fallen silent.
+    vm.refresh_uart_line();
 }
 
 /// Reset state of a vCPU; the bootstrap processor waits for registers, others for SIPI.

@@ -147,6 +147,16 @@ pub fn open_frame_pool() {
 /// Ranges outside of the pool that the Service VM does not have.
 type Claims = ArrayVec<(u64, u64), 16>;
 
+/// Gives a range of the host's memory to somebody, and says what it is from now on. Boot only.
+pub fn give(start: Hpa, size: u64, kind: MemoryKind, owner: Owner) {
+    if let Some(map) = HOST_MAP.lock().as_mut() {
+        let _ = map.set(start, size, kind);
+    }
+    if let Some(owners) = OWNERS.lock().as_mut() {
+        let _ = owners.set_range(start, size, owner);
+    }
+}
+
 static CLAIMED: Mutex<Claims> = Mutex::new(ArrayVec::new_const());
 
 /// Ranges taken by [`claim`] and [`take_shared`].

@@ -23,12 +23,10 @@ pub fn keep(info: &mut BootInfo) {
         let (start, size) = pages(module);
         // The configuration has been copied.
         let is_done = module.tag().kind == ModuleKind::Config;
-        let owner = match is_done {
-            true => Owner::Vm(crate::vm::service().id),
-            false => Owner::Hypervisor,
-        };
-        give(start, size, owner);
-        if !is_done {
+        if is_done {
+            hand_over(start, size);
+        } else {
+            memory::give(start, size, MemoryKind::Reserved, Owner::Hypervisor);
             let _ = kept.try_push((start, size));
         }
     }
@@ -45,17 +43,10 @@ fn pages(module: &Module) -> (Hpa, u64) {
     (start, size)
 }
 
-fn give(start: Hpa, size: u64, owner: Owner) {
-    let kind = match owner {
-        Owner::Hypervisor => MemoryKind::Reserved,
-        _ => MemoryKind::Usable,
-    };
-    if let Some(map) = memory::HOST_MAP.lock().as_mut() {
-        let _ = map.set(start, size, kind);
-    }
-    if let Some(owners) = memory::OWNERS.lock().as_mut() {
-        let _ = owners.set_range(start, size, owner);
-    }
+/// Makes it ordinary memory of the Service VM.
+fn hand_over(start: Hpa, size: u64) {
+    let owner = Owner::Vm(crate::vm::service().id);
+    memory::give(start, size, MemoryKind::Usable, owner);
 }
 
 /// Moves modules away from where the Service VM's kernel would like to be. A loader that puts modules
@@ -85,8 +76,8 @@ fn clear_way(info: &mut BootInfo) {
         let length = module.size();
         module.start = Hpa(to.get() + (module.start.get() - first.get()));
         module.end = Hpa(module.start.get() + length);
-        give(to, size, Owner::Hypervisor);
-        give(first, size, Owner::Vm(crate::vm::service().id));
+        memory::give(to, size, MemoryKind::Reserved, Owner::Hypervisor);
+        hand_over(first, size);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::os::{self, Os};
 use crate::static_vm::{self, Owed};
 use crate::vcpu::Vcpu;
 use crate::virt::{NestedTable, VirtConfig};
-use crate::vm::{self, USER_IOAPIC_PINS, Vm};
+use crate::vm::{self, Vm};
 use crate::{config, inter_vm, iommu, lifecycle, memory, pci};
 use acrn_abi::{Gpa, Gsi, VmId, guest_map};
 use acrn_acpi::build::{self, Machine, SCI, Serial};
@@ -19,7 +19,6 @@ use acrn_lifecycle::VmState;
 use acrn_memory::{Access, MapError, MemType, MemoryKind, Owner, pc};
 use acrn_sched::Params;
 use acrn_vdev::counters::Counters;
-use acrn_vdev::ioapic::VIoApic;
 use acrn_vdev::pm::{Pm, PmAction};
 use acrn_vdev::rtc::{DATA_PORT, INDEX_PORT};
 use arrayvec::ArrayVec;
@@ -83,18 +82,12 @@ pub fn wanted(vm: &Vm) -> Option<(Params, Wanted)> {
     all.find_map(|(slot, share, wanted)| (slot == vm.id.0).then_some((share, wanted)))
 }
 
-/// Takes the memory of all pre-launched VMs from the rest. Before the Service VM is made.
+/// Takes the memory of all pre-launched VMs from the rest. Before anything looks for free memory.
 pub fn reserve() {
     for (slot, _, wanted) in config::setup().pre_launched() {
         for region in wanted.memory.iter() {
-            let (start, size) = (region.start, region.size);
-            if let Some(map) = memory::HOST_MAP.lock().as_mut() {
-                let _ = map.set(start, size, MemoryKind::Reserved);
-            }
             let owner = Owner::Vm(VmId(slot));
-            if let Some(owners) = memory::OWNERS.lock().as_mut() {
-                let _ = owners.set_range(start, size, owner);
-            }
+            memory::give(region.start, region.size, MemoryKind::Reserved, owner);
         }
     }
 }
@@ -158,13 +151,7 @@ fn map_memory(wanted: &Wanted) -> Result<NestedTable, Error> {
 }
 
 fn add_devices(vm: &Vm, wanted: &Wanted) {
-    vm.reset_devices();
-    {
-        let mut ioapics = vm.ioapics.lock();
-        ioapics.clear();
-        let device = VIoApic::new(0, Gsi(0), USER_IOAPIC_PINS);
-        let _ = ioapics.try_push((guest_map::IOAPIC_BASE, device));
-    }
+    vm.become_pc();
     *vm.counters.lock() = Some(Counters::new(tsc::khz(), cpu::rdtsc()));
     let console = wanted
         .vuart(0)

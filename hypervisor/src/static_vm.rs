@@ -10,9 +10,7 @@
 use crate::percpu::PerCpu;
 use crate::vcpu::{Vcpu, Wait};
 use crate::vm::{self, Vm};
-use crate::{
-    boot, config, inter_vm, lifecycle, pci, power, prelaunched, run, service, user_vm, virtual_pci,
-};
+use crate::{boot, config, inter_vm, lifecycle, pci, power, prelaunched, run, service, user_vm};
 use acrn_config_blob::{LoadOrder, Restart};
 use acrn_lifecycle::{Caller, Refused, VmRequest, VmState};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -166,15 +164,7 @@ fn stop(vm: &'static Vm) {
 
 /// From the state after [`stop`] to the first instruction.
 fn start(vm: &'static Vm) -> Result<(), crate::os::Error> {
-    for vcpu in vm.active_vcpus() {
-        // SAFETY: the VM is stopped and its state lock is held by the caller.
-        let local = unsafe { vcpu.local() };
-        lifecycle::reset_vcpu(vcpu, local, vcpu.apic_id());
-    }
-    vm.reset_devices();
-    vm.ports.reset();
-    virtual_pci::reset(vm);
-    vm.refresh_uart_line();
+    lifecycle::reset_vm(vm);
     vm.stays_off.store(false, Ordering::Relaxed);
     boot::with_info(|info| match vm.origin() {
         LoadOrder::Service => service::boot(vm, info),

@@ -10,17 +10,16 @@ use crate::exit::hypercall::{self, Refusal};
 use crate::memory::{self, OWNERS};
 use crate::vcpu::{Vcpu, Wait};
 use crate::virt::{ControlState, NestedTable, Segment, StartState, VirtConfig};
-use crate::vm::{self, USER_IOAPIC_PINS, Vm};
+use crate::vm::{self, Vm};
 use crate::{config, console, inter_vm, lifecycle, log, rings, virtual_pci};
 use acrn_abi::hypercall::Errno;
 use acrn_abi::ioreq::{IoRequest, SLOT_SIZE, SLOTS};
-use acrn_abi::{Gpa, Gsi, Hpa, guest_map};
+use acrn_abi::{Gpa, Gsi, Hpa};
 use acrn_config_blob::LoadOrder;
 use acrn_config_use::Place;
 use acrn_lifecycle::validate::{self, Creation, Limits, Start};
 use acrn_lifecycle::{Caller, VmRequest, VmState};
 use acrn_sched::Params;
-use acrn_vdev::ioapic::VIoApic;
 use core::sync::atomic::Ordering;
 use spin::Mutex;
 use zerocopy::IntoBytes;
@@ -100,13 +99,7 @@ fn assemble(vm: &'static Vm, creation: &Creation, share: Params) -> Result<(), R
         msr_bitmap: lifecycle::msr_bitmap(),
     };
     *vm.nested.lock() = Some(table);
-    vm.reset_devices();
-    {
-        let mut ioapics = vm.ioapics.lock();
-        ioapics.clear();
-        let device = VIoApic::new(0, Gsi(0), USER_IOAPIC_PINS);
-        let _ = ioapics.try_push((guest_map::IOAPIC_BASE, device));
-    }
+    vm.become_pc();
     if let Some(described) = config::setup().vm_in(vm.id.0) {
         inter_vm::furnish(vm, &described, Some, Gsi);
     }
@@ -199,16 +192,7 @@ pub fn dismantle(vm: &'static Vm) {
 
 /// Back to the state after creation; memory and the request page stay.
 pub fn reset(vm: &'static Vm) {
-    for vcpu in vm.active_vcpus() {
-        // SAFETY: the VM is stopped and its state lock is held by the caller.
-        let local = unsafe { vcpu.local() };
-        lifecycle::reset_vcpu(vcpu, local, vcpu.id.0.into());
-    }
-    vm.reset_devices();
-    vm.ports.reset();
-    virtual_pci::reset(vm);
-    // The IOAPIC keeps what its sources say, and this source has fallen silent.
-    vm.refresh_uart_line();
+    lifecycle::reset_vm(vm);
     let page = vm.ioreq_page.load(Ordering::Acquire);
     if page != 0 {
         free_request_slots(Hpa(page));

@@ -10,7 +10,7 @@ use crate::vcpu::{Vcpu, request};
 use crate::virt::NestedTable;
 use crate::virtual_pci::Functions;
 use acrn_abi::vm_flags::VmFlags;
-use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId};
+use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId, guest_map};
 use acrn_config_blob::LoadOrder;
 use acrn_lifecycle::{Severity, Standing, VmState};
 use acrn_memory::Access;
@@ -612,6 +612,15 @@ impl Vm {
         if uart.port != 0 {
             self.set_shared_line(uart.gsi, CONSOLE_SOURCE, uart.device.irq());
         }
+    }
+
+    /// Gives the VM the interrupt controllers of a PC with one IOAPIC, as after power-up.
+    pub fn become_pc(&self) {
+        self.reset_devices();
+        let mut ioapics = self.ioapics.lock();
+        ioapics.clear();
+        let device = VIoApic::new(0, Gsi(0), USER_IOAPIC_PINS);
+        let _ = ioapics.try_push((guest_map::IOAPIC_BASE, device));
     }
 
     /// Forgets the devices' state, for a reset or a new VM in this slot.

@@ -42,6 +42,7 @@ use device::{Device, Owner};
 use host::Host;
 use spin::Mutex;
 
+pub use assigned::for_each as for_each_assigned;
 pub use assigned::{
     assign, for_each_withheld_port, is_withheld_port, port_access as assigned_port,
 };
@@ -465,9 +466,4 @@ pub fn take_back(vm: &Vm) {
     drop(functions);
     vm.flush_translations(None);
     drop(freed);
-}
-
-/// Shows the functions of pre-launched VMs with their owners.
-pub fn for_each_assigned(show: impl FnMut(Bdf, &'static Vm)) {
-    assigned::for_each(show);
 }
