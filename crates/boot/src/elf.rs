@@ -182,20 +182,8 @@ impl<M: PhysicalMemory> File<'_, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Ram;
     use proptest::prelude::*;
-
-    struct Ram(Vec<u8>);
-
-    impl PhysicalMemory for Ram {
-        fn read(&self, address: Hpa, buffer: &mut [u8]) -> bool {
-            let start = address.0 as usize;
-            let bytes = self.0.get(start..start + buffer.len());
-            bytes.is_some_and(|bytes| {
-                buffer.copy_from_slice(bytes);
-                true
-            })
-        }
-    }
 
     fn read(bytes: &[u8]) -> Result<Program, Error> {
         let ram = Ram([&[0; 16], bytes].concat());

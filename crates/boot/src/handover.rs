@@ -78,20 +78,8 @@ mod tests {
     use super::*;
     use crate::BootInfo;
     use crate::multiboot;
-    use acrn_abi::{Hpa, PhysicalMemory};
-
-    struct Ram(Vec<u8>);
-
-    impl PhysicalMemory for Ram {
-        fn read(&self, address: Hpa, buffer: &mut [u8]) -> bool {
-            let start = address.0 as usize;
-            let bytes = self.0.get(start..start + buffer.len());
-            bytes.is_some_and(|bytes| {
-                buffer.copy_from_slice(bytes);
-                true
-            })
-        }
-    }
+    use crate::testing::Ram;
+    use acrn_abi::Hpa;
 
     #[test]
     fn the_own_parser_reads_it_back() {
