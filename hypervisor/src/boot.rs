@@ -67,7 +67,6 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
         ));
     }
     start_processors(platform);
-    console::enable_input(platform);
     config::load(&info, &options);
     // First: whatever looks for free memory from here on must not find it.
     prelaunched::reserve();
@@ -77,6 +76,7 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     }
     memory::open_frame_pool();
     iommu::find(platform);
+    console::enable_input(platform);
     modules::keep(&mut info);
     prelaunched::launch(&info);
     make_service_vm(&info, platform);

@@ -10,7 +10,7 @@ use crate::vcpu::{Local, Vcpu, request};
 use crate::vm::{self, Vm};
 use crate::{console, iommu, run};
 use acrn_abi::{Gsi, Vector, VmId};
-use acrn_vdev::interrupt::{Delivery, DeliveryMode};
+use acrn_vdev::interrupt::{Delivery, DeliveryMode, Destination};
 use acrn_vdev::ioapic::Rte;
 use acrn_vdev::lapic::{Icr, LapicAction, Mode, route_ipi};
 use core::sync::atomic::Ordering;
@@ -66,7 +66,18 @@ pub fn update(vector: u8, source: Source) {
 
 /// Gives a vector back.
 pub fn release(vector: u8) {
+    iommu::block(Vector(vector));
     update(vector, Source::None);
+}
+
+/// The local APIC that hardware interrupts for a destination in a VM. It may be any; the one that runs the
+/// target saves an IPI.
+pub fn receiver(vm: &Vm, destination: Destination) -> u32 {
+    let apic_id = |cpu: &PerCpu| cpu.apic_id.load(Ordering::Relaxed);
+    vm.target_cpu(destination)
+        .map(|vcpu| apic_id(percpu::get(vcpu.pcpu())))
+        .filter(|id| iommu::reaches(*id))
+        .unwrap_or_else(|| apic_id(&percpu::all()[0]))
 }
 
 /// What a vector stands for.
@@ -117,12 +128,9 @@ static OWN_PIN: Mutex<Option<Gsi>> = Mutex::new(None);
 /// Routes a pin to the hypervisor itself.
 pub fn claim_pin(gsi: Gsi, vector: u8, level: bool, active_low: bool) {
     *OWN_PIN.lock() = Some(gsi);
-    let destination = percpu::all()[0].apic_id.load(Ordering::Relaxed);
-    let flags = u64::from(level) << 15 | u64::from(active_low) << 13;
-    ioapic::write_entry(
-        gsi,
-        u64::from(vector) | flags | u64::from(destination) << 56,
-    );
+    let receiver = percpu::all()[0].apic_id.load(Ordering::Relaxed);
+    let entry = iommu::redirection(gsi, Vector(vector), receiver, level, active_low);
+    ioapic::write_entry(gsi, entry);
 }
 
 /// The Service VM changed a redirection entry: do the like at the hardware.
@@ -159,15 +167,10 @@ pub fn pin_changed(vm: &Vm, gsi: Gsi, rte: Rte) {
             }
         },
     };
-    // Hardware may deliver to any CPU; the one that runs the target saves an IPI.
-    // An entry has room for 8 bits of its id.
-    let apic_id = vm
-        .target_cpu(rte.destination())
-        .map(|vcpu| percpu::get(vcpu.pcpu()).apic_id.load(Ordering::Relaxed))
-        .filter(|id| *id < 0xff)
-        .unwrap_or_else(|| percpu::all()[0].apic_id.load(Ordering::Relaxed));
-    let flags = rte.0 & (1 << 13 | 1 << 15);
-    ioapic::write_entry(gsi, u64::from(vector) | flags | u64::from(apic_id) << 56);
+    let receiver = receiver(vm, rte.destination());
+    let (level, active_low) = (rte.level(), rte.active_low());
+    let entry = iommu::redirection(gsi, Vector(vector), receiver, level, active_low);
+    ioapic::write_entry(gsi, entry);
 }
 
 /// The guest has handled a passed-through level interrupt: the pin may fire again.

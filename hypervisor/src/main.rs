@@ -13,7 +13,7 @@
 //! | [`vm`], [`vcpu`] | the structures of a VM |
 //! | [`exit`] | what happens on each exit |
 //! | [`irq`], [`pci`] | pass-through of interrupts and of PCI functions |
-//! | [`iommu`] | what devices may reach by DMA |
+//! | [`iommu`] | what devices may reach by DMA, and which interrupts they may raise |
 //! | [`lifecycle`], [`service`], [`user_vm`] | life of vCPUs; making the Service VM and others |
 //! | [`power`] | switching the machine off, resetting it |
 //! | [`config`] | the configuration in force |

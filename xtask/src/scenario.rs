@@ -141,7 +141,7 @@ pub fn fit(machine: &mut Machine) -> Result<()> {
     machine.memory_mib = u32::try_from(board.memory_size().div_ceil(1 << 20))?;
     let devices = [
         "-device",
-        "intel-iommu,intremap=off",
+        "intel-iommu,intremap=on",
         "-netdev",
         "user,id=further",
         "-device",

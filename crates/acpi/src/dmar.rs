@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::table::{Signature, Table};
-use acrn_abi::{Hpa, PAGE_SIZE, PhysicalMemory};
+use acrn_abi::{Bdf, Hpa, PAGE_SIZE, PhysicalMemory};
 use arrayvec::ArrayVec;
 use core::fmt;
 
@@ -15,6 +15,8 @@ pub const MAX_REGIONS: usize = 16;
 /// Most bridges on the way to a device, the device included.
 pub const MAX_HOPS: usize = 4;
 
+/// The table's own flags.
+const FLAGS: u32 = 37;
 /// First entry of the table.
 const ENTRIES: u32 = 48;
 /// Bytes of a device scope before its path.
@@ -67,6 +69,8 @@ pub struct Scope {
     pub unit: usize,
     /// What is named.
     pub kind: ScopeKind,
+    /// Of an I/O APIC: its id. Of an HPET: its number.
+    pub id: u8,
     /// Bus on which the path begins.
     pub bus: u8,
     /// Device and function, first that of the bridge on [`bus`](Self::bus).
@@ -87,6 +91,8 @@ pub struct Region {
 pub struct Dmar {
     /// Where it is.
     pub table: Table,
+    /// The firmware allows interrupts to be remapped (INTR_REMAP).
+    pub interrupts: bool,
     /// Units, in the order of the table.
     pub units: ArrayVec<Unit, MAX_UNITS>,
     /// Devices that units name.
@@ -106,8 +112,10 @@ impl Dmar {
         mut problem: impl FnMut(Error),
     ) -> Result<Self, Error> {
         table.check(memory)?;
+        let flags: u8 = table.get(memory, FLAGS).ok_or(bad(FLAGS, 1))?;
         let mut dmar = Self {
             table,
+            interrupts: flags & 1 != 0,
             units: ArrayVec::new(),
             scopes: ArrayVec::new(),
             regions: ArrayVec::new(),
@@ -136,6 +144,17 @@ impl Dmar {
             offset += length;
         }
         Ok(dmar)
+    }
+
+    /// The number under which an I/O APIC sends its interrupts; `None` when no unit names it, or one names
+    /// it behind a bridge.
+    pub fn ioapic(&self, id: u8) -> Option<Bdf> {
+        let mut scopes = self.scopes.iter();
+        let scope = scopes.find(|scope| scope.kind == ScopeKind::IOAPIC && scope.id == id)?;
+        match scope.path[..] {
+            [(device, function)] => Some(Bdf::new(scope.bus, device, function)),
+            _ => None,
+        }
     }
 
     /// What a unit names.
@@ -235,7 +254,7 @@ impl<M: PhysicalMemory> Entry<'_, M> {
     }
 
     fn scope(&self, unit: usize, at: u32) -> Option<(Scope, u32)> {
-        let [kind, length, _, _, _, bus]: [u8; 6] = self.bytes(at)?;
+        let [kind, length, _, _, id, bus]: [u8; 6] = self.bytes(at)?;
         let length = u32::from(length);
         let hops = length.checked_sub(SCOPE_HEAD)? / 2;
         if hops == 0 || hops as usize > MAX_HOPS || at + length > self.end {
@@ -251,6 +270,7 @@ impl<M: PhysicalMemory> Entry<'_, M> {
             Scope {
                 unit,
                 kind,
+                id,
                 bus,
                 path,
             },
@@ -289,7 +309,7 @@ mod tests {
     }
 
     fn parse(entries: &[Vec<u8>]) -> (Result<Dmar, Error>, Vec<Error>) {
-        let mut body = vec![38, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut body = vec![38, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         body.extend(entries.concat());
         let mut ram = Ram::new(0x4000);
         ram.put(0x100, &table(*b"DMAR", &body));
@@ -327,6 +347,19 @@ mod tests {
             size: 16 << 20,
         };
         assert_eq!(dmar.regions[..], [expected]);
+    }
+
+    #[test]
+    fn an_io_apic_is_found_by_its_id() {
+        let scopes = [
+            3, 8, 0, 0, 2, 0xff, 0, 0, 4, 8, 0, 0, 3, 0, 0, 0, 3, 10, 0, 0, 4, 0, 0x1c, 0, 0, 0,
+        ];
+        let (dmar, _) = parse(&[unit(1, 0xFED9_0000, &scopes)]);
+        let dmar = dmar.unwrap();
+        assert!(dmar.interrupts);
+        assert_eq!(dmar.ioapic(2), Some(Bdf::new(0xff, 0, 0)));
+        assert_eq!(dmar.ioapic(3), None, "that is an HPET");
+        assert_eq!(dmar.ioapic(4), None, "behind a bridge");
     }
 
     #[test]

@@ -46,6 +46,10 @@ pub struct Capabilities {
     pub gib_pages: bool,
     /// Invalidations by queue (QI).
     pub queue: bool,
+    /// Interrupts can be remapped (IR).
+    pub interrupts: bool,
+    /// Also to local APICs in x2APIC mode (EIM).
+    pub wide_interrupts: bool,
     /// The write buffer is flushed by software (RWBF).
     pub flush_writes: bool,
     /// An invalidation can wait for reads that are under way (DRD).
@@ -65,6 +69,10 @@ pub struct Capabilities {
 pub enum Missing {
     /// Invalidations go by registers only.
     Queue,
+    /// It does not remap interrupts.
+    Interrupts,
+    /// It does not do so for local APICs in x2APIC mode.
+    X2Apic,
     /// Its tables have only 4 KiB pages.
     LargePages,
     /// No table that the hypervisor builds reaches as far as memory does.
@@ -80,6 +88,8 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Queue => f.write_str("it has no queued invalidation"),
+            Self::Interrupts => f.write_str("it does not remap interrupts"),
+            Self::X2Apic => f.write_str("it does not remap interrupts to CPUs in x2APIC mode"),
             Self::LargePages => f.write_str("its tables have no pages of 2 MiB"),
             Self::Levels { bits: 0, .. } => {
                 f.write_str("its tables have neither three nor four levels")
@@ -103,12 +113,29 @@ impl Capabilities {
             mib_pages: capability >> 34 & 1 != 0,
             gib_pages: capability >> 35 & 1 != 0,
             queue: extended >> 1 & 1 != 0,
+            interrupts: extended >> 3 & 1 != 0,
+            wide_interrupts: extended >> 4 & 1 != 0,
             flush_writes: capability >> 4 & 1 != 0,
             drain_reads: capability >> 55 & 1 != 0,
             drain_writes: capability >> 54 & 1 != 0,
             protected_memory: capability >> 5 & 3 != 0,
             fault_offset: (capability >> 24 & 0x3ff) * 16,
             fault_records: (capability >> 40 & 0xff) as u16 + 1,
+        }
+    }
+
+    /// Whether it remaps interrupts, to local APICs in x2APIC mode or in the older one.
+    ///
+    /// # Errors
+    /// The first thing that is missing.
+    pub const fn remaps(&self, x2apic: bool) -> Result<(), Missing> {
+        if !self.queue {
+            return Err(Missing::Queue);
+        }
+        match (self.interrupts, self.wide_interrupts || !x2apic) {
+            (true, true) => Ok(()),
+            (true, false) => Err(Missing::X2Apic),
+            (false, _) => Err(Missing::Interrupts),
         }
     }
 
@@ -158,6 +185,7 @@ mod tests {
         assert!(unit.three_levels && !unit.four_levels);
         assert!(unit.mib_pages && unit.gib_pages && unit.queue);
         assert!(unit.drain_reads && unit.drain_writes && !unit.flush_writes);
+        assert!(!unit.interrupts && !unit.wide_interrupts);
         assert_eq!(unit.choose(31), Ok(Width::Three));
         assert_eq!(
             Capabilities::new(0x10, CAP | 1 << 10, ECAP).choose(39),
@@ -184,6 +212,12 @@ mod tests {
             missing(CAP, ECAP, 40),
             "its tables reach 39 address bits and memory has 40"
         );
+        let remaps = |extended, x2apic| Capabilities::new(0x10, CAP, extended).remaps(x2apic);
+        assert_eq!(remaps(ECAP & !2 | 8, false), Err(Missing::Queue));
+        assert_eq!(remaps(ECAP, false), Err(Missing::Interrupts));
+        assert_eq!(remaps(ECAP | 8, true), Err(Missing::X2Apic));
+        assert_eq!(remaps(ECAP | 8, false), Ok(()));
+        assert_eq!(remaps(ECAP | 0x18, true), Ok(()));
         // Four levels, but the unit looks at no more than 39 bits.
         assert!(missing(CAP | 1 << 10, ECAP, 40).contains("39 address bits"));
     }

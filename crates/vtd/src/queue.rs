@@ -1,7 +1,7 @@
 //! The invalidation queue (6.5.2): one page of descriptors, written at the tail.
 
 use crate::capability::Capabilities;
-use acrn_abi::{Hpa, PAGE_SIZE};
+use acrn_abi::{Hpa, PAGE_SIZE, Vector};
 
 /// Descriptors in the queue.
 pub const ENTRIES: usize = 256;
@@ -16,9 +16,12 @@ const _: () = assert!(size_of::<Descriptor>() * ENTRIES == PAGE_SIZE as usize);
 impl Descriptor {
     const CONTEXTS: u64 = 1;
     const TRANSLATIONS: u64 = 2;
+    const INTERRUPTS: u64 = 4;
     const WAIT: u64 = 5;
     /// Of everything, rather than of a domain or a part of it.
     const GLOBAL: u64 = 1 << 4;
+    /// Of interrupts: of one entry, rather than of all.
+    const ONE: u64 = 1 << 4;
     const DRAIN_WRITES: u64 = 1 << 6;
     const DRAIN_READS: u64 = 1 << 7;
     const WRITE_STATUS: u64 = 1 << 5;
@@ -38,6 +41,16 @@ impl Descriptor {
             low |= Self::DRAIN_READS;
         }
         Self([low, 0])
+    }
+
+    /// Forget all entries of the table of interrupts.
+    pub const fn all_interrupts() -> Self {
+        Self([Self::INTERRUPTS, 0])
+    }
+
+    /// Forget an entry of the table of interrupts.
+    pub const fn interrupt(entry: Vector) -> Self {
+        Self([Self::INTERRUPTS | Self::ONE | (entry.0 as u64) << 32, 0])
     }
 
     /// Write a word when everything before is done.
@@ -83,6 +96,9 @@ mod tests {
         assert_eq!(Descriptor::all_translations(&unit).0, [0x12, 0]);
         (unit.drain_reads, unit.drain_writes) = (true, true);
         assert_eq!(Descriptor::all_translations(&unit).0, [0xd2, 0]);
+        assert_eq!(Descriptor::all_interrupts().0, [4, 0]);
+        let one = Descriptor::interrupt(Vector(0x31));
+        assert_eq!(one.0, [0x31_0000_0014, 0]);
         assert_eq!(Descriptor::wait(Hpa(0x1000), 7).0, [0x7_0000_0025, 0x1000]);
     }
 

@@ -28,6 +28,8 @@ pub const PROTECTED_MEMORY: u64 = 0x64;
 pub const QUEUE_TAIL: u64 = 0x88;
 /// IQA, 64 bits: where the queue is; bits 2:0 are the logarithm of its pages.
 pub const QUEUE_ADDRESS: u64 = 0x90;
+/// IRTA, 64 bits: the table of interrupts.
+pub const INTERRUPT_TABLE: u64 = 0xb8;
 
 /// Bits of [`COMMAND`]; the one of the same place in [`STATUS`] says that it is done.
 pub mod command {
@@ -41,6 +43,10 @@ pub mod command {
     pub const QUEUE: u32 = 1 << 26;
     /// IRE: interrupts are remapped.
     pub const REMAP_INTERRUPTS: u32 = 1 << 25;
+    /// SIRTP: the table of interrupts is taken over. Not sticky.
+    pub const SET_INTERRUPT_TABLE: u32 = 1 << 24;
+    /// CFI: messages that name no entry pass nevertheless.
+    pub const PASS_COMPATIBLE: u32 = 1 << 23;
     /// The bits of [`STATUS`](super::STATUS) that a write of the command register repeats, lest it turn
     /// off what is on (11.4.4).
     pub const STICKY: u32 = 0x96ff_ffff;

@@ -348,6 +348,12 @@ pub fn wbinvd() {
     unsafe { asm!("wbinvd", options(nostack)) }
 }
 
+/// Writes a line of the caches back to memory, for devices that do not look into caches.
+pub fn write_back(address: acrn_abi::Hpa) {
+    // SAFETY: changes no visible memory; the hypervisor has all memory mapped at its address.
+    unsafe { asm!("clflush [{}]", "mfence", in(reg) address.get(), options(nostack)) }
+}
+
 /// Width of physical addresses, in bits.
 pub fn physical_address_bits() -> u32 {
     let max = cpuid(0x8000_0000, 0).eax;

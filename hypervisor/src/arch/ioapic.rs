@@ -101,6 +101,11 @@ pub fn set_mask(gsi: Gsi, masked: bool) {
     }
 }
 
+/// The controller with this pin.
+pub fn controller(gsi: Gsi) -> Option<&'static IoApic> {
+    locate(gsi).map(|(controller, _)| controller)
+}
+
 fn locate(gsi: Gsi) -> Option<(&'static IoApic, u32)> {
     controllers()
         .iter()

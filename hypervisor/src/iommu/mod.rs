@@ -1,8 +1,8 @@
-//! DMA remapping: devices reach the memory of the VM that owns them, and nothing else.
+//! Remapping of DMA and interrupts: devices reach the memory of the VM that owns them, and nothing else.
 //!
 //! Each VM with devices has a domain; the Service VM's is that of every function which no other VM has.
-//! What a domain maps is what the VM's nested table maps as memory, each range after asking the ownership map, so the hypervisor's pages
-//! are not in it; and the regions that firmware's devices need. Pages that the Service VM lends to a
+//! What a domain maps is what the VM's nested table maps as memory, each range after asking the ownership
+//! map, so the hypervisor's pages are not in it; and the regions that firmware's devices need. Pages that the Service VM lends to a
 //! User VM stay in it: the Device Model does I/O for the User VM by the Service VM's devices, right
 //! into these pages. So no loan changes the domain, and it is built once, before any VM runs.
 //! Registers of devices are not in it: no device can write to another's.
@@ -10,18 +10,21 @@
 //! | module | job |
 //! |---|---|
 //! | [`domain`] | the addresses that a VM's devices may use |
+//! | [`interrupts`] | the interrupts that a device may raise |
 //! | [`vtd`] | a unit of Intel's kind; one of AMD's would be its sibling, with the same functions |
 //!
 //! No VM sees the units: their registers are hidden, and so is the ACPI table that names them.
-//! Interrupts are not remapped.
+//!
+//! The units' lock is needed by guests that programme interrupts: nothing is logged under it without need.
 
 mod domain;
+mod interrupts;
 mod vtd;
 
 use crate::arch::apic;
 use crate::vm::{self, MAX_VMS, Vm};
 use crate::{firmware, log, memory, pci, percpu};
-use acrn_abi::{Hpa, VmId};
+use acrn_abi::{Bdf, Hpa, VmId};
 use acrn_acpi::Platform;
 use acrn_acpi::dmar::{Dmar, MAX_UNITS};
 use acrn_lifecycle::VmState;
@@ -30,19 +33,37 @@ use arrayvec::ArrayVec;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
 use domain::Domain;
+use interrupts::Table;
 use spin::Mutex;
 use vtd::Unit;
 
+pub use interrupts::{block, message, reaches, redirection};
+
 /// The domains, the Service VM's first.
 type Domains = ArrayVec<(VmId, Domain), MAX_VMS>;
+
+/// The functions of VMs other than the Service VM.
+type Assigned = ArrayVec<(Bdf, VmId), { pci::MAX_FUNCTIONS }>;
 
 /// The number by which units know the first domain.
 const FIRST_DOMAIN: u16 = 1;
 
 /// Faults that the shell shows.
 const KEPT: usize = 8;
+/// Faults that are logged at a time.
+const LOGGED: usize = 32;
 
-static UNITS: Mutex<ArrayVec<Unit, MAX_UNITS>> = Mutex::new(ArrayVec::new_const());
+/// The machine's units.
+struct Units {
+    list: ArrayVec<Unit, MAX_UNITS>,
+    /// Through which all interrupts of devices go, if they do.
+    interrupts: Option<Table>,
+}
+
+static UNITS: Mutex<Units> = Mutex::new(Units {
+    list: ArrayVec::new_const(),
+    interrupts: None,
+});
 static DOMAINS: Mutex<Domains> = Mutex::new(Domains::new_const());
 static FAULTS: Mutex<History> = Mutex::new(History {
     count: 0,
@@ -64,7 +85,8 @@ impl History {
     }
 }
 
-/// Finds the units and hides them from VMs. Before the Service VM's memory is mapped.
+/// Finds the units, hides them from VMs and has them remap interrupts. Before the Service VM's memory is
+/// mapped, and before a device may interrupt.
 pub fn find(platform: &Platform) {
     let Some(dmar) = &platform.dmar else {
         let unit = match platform.ivrs {
@@ -74,34 +96,39 @@ pub fn find(platform: &Platform) {
         warning!("this machine has {unit}: devices can reach all memory");
         return;
     };
-    let mut units = UNITS.lock();
     for description in &dmar.units {
         pci::hide(description.registers, description.size);
-        let _ = units.try_push(Unit::new(description));
+        let mut unit = Unit::new(description);
+        if let Err(error) = unit.take_over() {
+            error!("IOMMU at {}: {error}", unit.registers);
+        }
+        let _ = UNITS.lock().list.try_push(unit);
     }
     // Another name, which no driver knows.
     if !firmware::patch(dmar.table.address, 0, b"RAMD") {
         warning!("the ACPI table DMAR cannot be hidden from the Service VM");
     }
+    interrupts::turn_on(dmar);
 }
 
 /// Whether there are units that can keep the devices of VMs apart. After [`find`].
 pub fn is_usable() -> bool {
     let units = UNITS.lock();
     let able = |unit: &Unit| unit.capabilities.choose(memory_bits()).is_ok();
-    !units.is_empty() && units.iter().all(able)
+    !units.list.is_empty() && units.list.iter().all(able)
 }
 
 /// Confines the devices to the memory of the VMs that own them and do not run yet. The Service VM has
 /// those that no other VM has; without one they reach nothing.
 pub fn confine(platform: &Platform) {
     let Some(dmar) = &platform.dmar else { return };
+    let mut assigned = Assigned::new();
+    pci::for_each_assigned(|bdf, owner| assigned.push((bdf, owner.id)));
     let mut units = UNITS.lock();
-    let gib_pages = units.iter().all(|unit| unit.capabilities.gib_pages);
+    let gib_pages = units.list.iter().all(|unit| unit.capabilities.gib_pages);
     let mut domains = Domains::new();
     let has_devices = |vm: &Vm| {
-        let mut found = vm.is_service();
-        pci::for_each_assigned(|_, owner| found |= owner.id == vm.id);
+        let found = vm.is_service() || assigned.iter().any(|(_, owner)| *owner == vm.id);
         found && *vm.state.lock() == VmState::Running
     };
     for vm in vm::all().iter().filter(|vm| has_devices(vm)) {
@@ -132,9 +159,9 @@ pub fn confine(platform: &Platform) {
             .for_each(|region| domain.reserve(service.id, region));
     }
     let receiver = percpu::all()[0].apic_id.load(Ordering::Relaxed);
-    let mut confined = !units.is_empty();
-    for (index, unit) in units.iter_mut().enumerate() {
-        if let Err(error) = unit.turn_on(&domains, receiver) {
+    let mut confined = !units.list.is_empty();
+    for (index, unit) in units.list.iter_mut().enumerate() {
+        if let Err(error) = unit.turn_on(&domains, &assigned, receiver) {
             confined = false;
             error!(
                 "IOMMU {index} at {}: {error}; DMA behind it is not confined",
@@ -159,25 +186,28 @@ pub fn interrupt() {
 /// Takes over what the units have recorded. Devices can be told to fault without end, so few of the
 /// faults are logged.
 fn collect() {
-    let mut units = UNITS.lock();
-    for (index, unit) in units
-        .iter_mut()
-        .enumerate()
-        .filter(|(_, unit)| unit.is_on())
-    {
-        let lost = unit.take_faults(|fault| {
-            FAULTS.lock().add(fault);
-            if log::limited() {
-                warning!("IOMMU {index}: {fault}");
-            }
-        });
+    for index in 0..MAX_UNITS {
+        let mut taken: ArrayVec<Fault, LOGGED> = ArrayVec::new();
+        let lost = {
+            let mut units = UNITS.lock();
+            let Some(unit) = units.list.get_mut(index).filter(|unit| unit.is_on()) else {
+                continue;
+            };
+            unit.take_faults(|fault| {
+                FAULTS.lock().add(fault);
+                let _ = taken.try_push(fault);
+            })
+        };
+        for fault in taken.iter().take_while(|_| log::limited()) {
+            warning!("IOMMU {index}: {fault}");
+        }
         if lost && log::limited() {
             warning!("IOMMU {index}: further faults came too fast to be recorded");
         }
     }
 }
 
-/// Shows units, domain and faults. Lines end as a terminal wants.
+/// Shows units, domains and faults. Lines end as a terminal wants.
 ///
 /// # Errors
 /// Those of `out`.
@@ -186,7 +216,8 @@ pub fn list(platform: &Platform, out: &mut dyn Write) -> core::fmt::Result {
         return write!(out, "no IOMMU in use\r\n");
     };
     collect();
-    for (index, unit) in UNITS.lock().iter().enumerate() {
+    let units = UNITS.lock().list.clone();
+    for (index, unit) in units.iter().enumerate() {
         write!(out, "unit {index} at {}: {unit}\r\n", unit.registers)?;
         show_scopes(dmar, index, out)?;
     }
@@ -222,9 +253,9 @@ fn show_scopes(dmar: &Dmar, index: usize, out: &mut dyn Write) -> core::fmt::Res
     write!(out, "  all other functions of segment {}\r\n", unit.segment)
 }
 
-/// Where a message-signalled interrupt goes to: address and data. `None` when the local APIC's id is
-/// too large for one that is not remapped.
-fn message(receiver: u32, vector: u8) -> Option<(u32, u32)> {
+/// Where a unit's own interrupt, which is not remapped, goes to: address and data. `None` when the local
+/// APIC's id is too large for that.
+fn own_message(receiver: u32, vector: u8) -> Option<(u32, u32)> {
     let id = u8::try_from(receiver).ok().filter(|id| *id != u8::MAX)?;
     let address = apic::XAPIC_BASE as u32 | u32::from(id) << 12;
     Some((address, vector.into()))

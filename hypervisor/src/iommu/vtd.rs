@@ -1,22 +1,25 @@
 //! A remapping unit of Intel's kind: its registers, its queue, its fault records.
 //!
 //! All functions are in the first domain unless another VM has them, so the root entries of a unit name
-//! one context table, all of whose entries are alike, but for buses with functions of other VMs. A function that is plugged in later, or that makes its
-//! requests under another number, is confined with the rest.
+//! one context table, all of whose entries are alike, but for buses with functions of other VMs. A
+//! function that is plugged in later, or that makes its requests under another number, is confined with
+//! the rest.
 //!
-//! The tables are written before the unit reads them for the first time, and caches are written back
-//! in between, for units that do not look into them.
+//! These tables are written before the unit reads them for the first time, and caches are written back
+//! in between, for units that do not look into them. The table of interrupts changes later.
 
 use super::domain::Domain;
-use super::{Domains, at, memory_bits, message};
+use super::interrupts::Table;
+use super::{Assigned, Domains, at, memory_bits, own_message};
 use crate::arch::{apic, cpu, device, tsc};
 use crate::memory::Frames;
-use crate::pci;
-use acrn_abi::{Hpa, PAGE_SIZE};
+use acrn_abi::{Hpa, PAGE_SIZE, Vector};
 use acrn_acpi::dmar;
 use acrn_memory::FrameStore;
 use acrn_vtd::register::{self, command, fault_status};
-use acrn_vtd::{Capabilities, ContextEntry, Descriptor, Fault, Missing, Queue, RootEntry, Width};
+use acrn_vtd::{
+    Capabilities, ContextEntry, Descriptor, Fault, Missing, Queue, RootEntry, Width, table_register,
+};
 use arrayvec::ArrayVec;
 use core::fmt;
 
@@ -29,7 +32,7 @@ const MAX_BUSES: usize = 16;
 /// Milliseconds after which a unit is given up.
 const PATIENCE: u64 = 100;
 
-/// Why a unit does not translate.
+/// Why a unit does not do its work.
 #[derive(Clone, Copy, Debug)]
 pub enum Error {
     /// It lacks something.
@@ -56,8 +59,17 @@ impl fmt::Display for Error {
     }
 }
 
+/// By which a unit is made to forget what it knows.
+#[derive(Clone, Debug)]
+struct Invalidations {
+    queue: Queue,
+    place: Hpa,
+    /// A word that the unit writes when it is done.
+    status: Hpa,
+}
+
 /// A unit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Unit {
     /// Its registers.
     pub registers: Hpa,
@@ -66,6 +78,8 @@ pub struct Unit {
     size: u64,
     /// Levels of the tables that it walks, once it does.
     width: Option<Width>,
+    invalidations: Option<Invalidations>,
+    remaps: bool,
 }
 
 impl Unit {
@@ -83,7 +97,76 @@ impl Unit {
             capabilities,
             size: description.size,
             width: None,
+            invalidations: None,
+            remaps: false,
         }
+    }
+
+    /// Ends what firmware may have begun.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn take_over(&mut self) -> Result<(), Error> {
+        self.command(command::TRANSLATE, false, "stop translating")?;
+        let interrupts = command::REMAP_INTERRUPTS;
+        self.command(interrupts, false, "stop remapping interrupts")?;
+        self.command(command::QUEUE, false, "leave its queue")?;
+        if self.capabilities.queue {
+            self.open_queue()?;
+        }
+        Ok(())
+    }
+
+    fn open_queue(&mut self) -> Result<(), Error> {
+        let frame = || Frames.alloc().ok_or(Error::NoFrame);
+        let (place, status) = (frame()?, frame()?);
+        self.set(register::QUEUE_TAIL, 0);
+        self.set(register::QUEUE_ADDRESS, place.get());
+        self.command(command::QUEUE, true, "use its queue")?;
+        self.invalidations = Some(Invalidations {
+            queue: Queue::new(),
+            place,
+            status,
+        });
+        Ok(())
+    }
+
+    /// Lets interrupts pass by this table only.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn remap_interrupts(&mut self, table: Table, x2apic: bool) -> Result<(), Error> {
+        self.set(
+            register::INTERRUPT_TABLE,
+            table_register(table.address(), x2apic),
+        );
+        let what = "take the table of interrupts";
+        self.command(command::SET_INTERRUPT_TABLE, true, what)?;
+        self.forget(&[Descriptor::all_interrupts()])?;
+        self.command(
+            command::PASS_COMPATIBLE,
+            false,
+            "block the older interrupts",
+        )?;
+        self.command(command::REMAP_INTERRUPTS, true, "remap interrupts")?;
+        self.remaps = true;
+        Ok(())
+    }
+
+    /// Lets all interrupts pass.
+    pub fn pass_interrupts(&mut self) {
+        let what = "stop remapping interrupts";
+        self.remaps = self
+            .command(command::REMAP_INTERRUPTS, false, what)
+            .is_err();
+    }
+
+    /// An entry of the table of interrupts has changed.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn forget_interrupt(&mut self, entry: Vector) -> Result<(), Error> {
+        self.forget(&[Descriptor::interrupt(entry)])
     }
 
     /// Whether it translates.
@@ -96,15 +179,22 @@ impl Unit {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn turn_on(&mut self, domains: &Domains, receiver: u32) -> Result<(), Error> {
+    pub fn turn_on(
+        &mut self,
+        domains: &Domains,
+        assigned: &Assigned,
+        receiver: u32,
+    ) -> Result<(), Error> {
         let width = self.capabilities.choose(memory_bits())?;
-        self.turn_off()?;
-        let root = build_tables(domains, width)?;
+        let root = build_tables(domains, assigned, width)?;
         cpu::wbinvd();
         self.write_back()?;
         self.set(register::ROOT_TABLE, root.get());
         self.command(command::SET_ROOT, true, "take the root table")?;
-        self.forget_all()?;
+        self.forget(&[
+            Descriptor::all_contexts(),
+            Descriptor::all_translations(&self.capabilities),
+        ])?;
         self.report_to(receiver);
         self.command(command::TRANSLATE, true, "translate")?;
         self.open_protected_memory();
@@ -112,38 +202,27 @@ impl Unit {
         Ok(())
     }
 
-    /// Ends what firmware may have begun.
-    fn turn_off(&self) -> Result<(), Error> {
-        self.command(command::TRANSLATE, false, "stop translating")?;
-        let interrupts = command::REMAP_INTERRUPTS;
-        self.command(interrupts, false, "stop remapping interrupts")?;
-        self.command(command::QUEUE, false, "leave its queue")
-    }
-
-    /// Makes the unit forget what it may know, by a queue that is used this once: the tables do not
-    /// change any more.
-    fn forget_all(&self) -> Result<(), Error> {
-        let frame = || Frames.alloc().ok_or(Error::NoFrame);
-        let (place, status) = (frame()?, frame()?);
-        let mut queue = Queue::new();
-        for descriptor in [
-            Descriptor::all_contexts(),
-            Descriptor::all_translations(&self.capabilities),
-            Descriptor::wait(status, 1),
-        ] {
+    /// Makes the unit forget, and waits until it has.
+    fn forget(&mut self, what: &[Descriptor]) -> Result<(), Error> {
+        self.write_back()?;
+        let Some(Invalidations {
+            queue,
+            place,
+            status,
+        }) = &mut self.invalidations
+        else {
+            return Err(Error::Missing(Missing::Queue));
+        };
+        let (place, status) = (*place, *status);
+        Frames.write(status, 0, 0);
+        let done = Descriptor::wait(status, 1);
+        for descriptor in what.iter().chain([&done]) {
             put(place, queue.take(), descriptor.0);
         }
-        self.set(register::QUEUE_TAIL, 0);
-        self.set(register::QUEUE_ADDRESS, place.get());
-        self.command(command::QUEUE, true, "use its queue")?;
-        self.set(register::QUEUE_TAIL, queue.tail_register());
+        let tail = queue.tail_register();
+        self.set(register::QUEUE_TAIL, tail);
         let done = wait_for(|| Frames.read(status, 0) as u32 == 1);
-        // What it still may write to is not given back.
-        done.then_some(()).ok_or(Error::Stuck("empty its queue"))?;
-        self.command(command::QUEUE, false, "leave its queue")?;
-        Frames.free(place);
-        Frames.free(status);
-        Ok(())
+        done.then_some(()).ok_or(Error::Stuck("empty its queue"))
     }
 
     /// Writes of the processor to memory are there for the unit to see.
@@ -161,7 +240,7 @@ impl Unit {
     fn report_to(&mut self, receiver: u32) {
         // Of the time before.
         self.take_faults(|_| {});
-        let Some((address, data)) = message(receiver, apic::IOMMU_VECTOR) else {
+        let Some((address, data)) = own_message(receiver, apic::IOMMU_VECTOR) else {
             warning!(
                 "faults of the IOMMU at {} are seen by the shell only",
                 self.registers
@@ -250,14 +329,18 @@ impl fmt::Display for Unit {
         let (major, minor) = self.capabilities.version;
         write!(f, "VT-d {major}.{minor}, ")?;
         match self.width {
-            Some(width) => write!(f, "translates {} address bits", width.bits()),
-            None => f.write_str("off"),
+            Some(width) => write!(f, "translates {} address bits", width.bits())?,
+            None => f.write_str("does not translate")?,
+        }
+        match self.remaps {
+            true => f.write_str(", remaps interrupts"),
+            false => f.write_str(", passes interrupts"),
         }
     }
 }
 
 /// Root table and context tables: each function of each bus is in a domain.
-fn build_tables(domains: &Domains, width: Width) -> Result<Hpa, Error> {
+fn build_tables(domains: &Domains, assigned: &Assigned, width: Width) -> Result<Hpa, Error> {
     let frame = || Frames.alloc().ok_or(Error::NoFrame);
     let (_, first) = domains.first().ok_or(Error::NoFrame)?;
     let common = context_table(first, width)?;
@@ -266,29 +349,24 @@ fn build_tables(domains: &Domains, width: Width) -> Result<Hpa, Error> {
         put(root, index, RootEntry::new(common).0);
     }
     let mut own: ArrayVec<(u8, Hpa), MAX_BUSES> = ArrayVec::new();
-    let mut done = Ok(());
-    pci::for_each_assigned(|bdf, vm| {
-        let entered = domains.iter().find(|(id, _)| *id == vm.id);
-        let Some((_, domain)) = entered else { return };
+    for (bdf, vm) in assigned {
+        let entered = domains.iter().find(|(id, _)| id == vm);
+        let Some((_, domain)) = entered else { continue };
         let bus = bdf.bus();
         let known = own.iter().find(|(number, _)| *number == bus);
         let table = match known {
-            Some((_, table)) => Ok(*table),
-            None => context_table(first, width).and_then(|table| {
+            Some((_, table)) => *table,
+            None => {
+                let table = context_table(first, width)?;
                 own.try_push((bus, table)).map_err(|_| Error::NoFrame)?;
                 put(root, bus.into(), RootEntry::new(table).0);
-                Ok(table)
-            }),
-        };
-        match table {
-            Ok(table) => {
-                let index = usize::from(bdf.0 & 0xff);
-                put(table, index, context(domain, width).0);
+                table
             }
-            Err(error) => done = Err(error),
-        }
-    });
-    done.map(|()| root)
+        };
+        let index = usize::from(bdf.0 & 0xff);
+        put(table, index, context(domain, width).0);
+    }
+    Ok(root)
 }
 
 fn context(domain: &Domain, width: Width) -> ContextEntry {

@@ -78,15 +78,6 @@ impl fmt::Display for Refused {
 }
 
 impl Functions {
-    /// Whether a bridge without PCI Express leads to a function.
-    fn is_behind_conventional(&self, bdf: Bdf) -> bool {
-        self.list.iter().any(|device| {
-            let buses = device.function.bus_numbers();
-            let leads = buses.is_some_and(|buses| bdf.bus() != 0 && buses.contains(bdf.bus()));
-            leads && device.function.express().is_none()
-        })
-    }
-
     /// The function that a pre-launched VM sees at this place.
     fn assigned(&mut self, bdf: Bdf, vm: &Vm) -> Option<&mut Device> {
         let mut list = self.list.iter_mut();
@@ -99,7 +90,7 @@ impl Functions {
 pub fn assign(vm: &Vm, devices: impl Iterator<Item = PciDevice>, confined: bool) {
     for wanted in devices.filter(|device| device.kind == DeviceKind::PassThrough) {
         let mut functions = FUNCTIONS.lock();
-        let shares_id = functions.is_behind_conventional(wanted.pbdf);
+        let shares_id = functions.shared_sender(wanted.pbdf).is_some();
         let device = functions.get(wanted.pbdf);
         let done = device
             .filter(|device| device.owner != Owner::Hypervisor)

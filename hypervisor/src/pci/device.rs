@@ -5,17 +5,18 @@ use super::host::{Host, Nowhere};
 use super::mediated::{self, Pages};
 use super::storage::{self, Piece};
 use crate::arch::device;
+use crate::iommu;
 use crate::irq::{self, Source};
-use crate::percpu;
 use crate::vm::{self, Vm};
 use acrn_abi::{Bdf, Gpa, Hpa, Vector, VmId};
 use acrn_vdev::interrupt::Delivery;
 use acrn_vdev::pci::{
-    BAR_COUNT, Bar, BarKind, BusNumbers, ConfigAction, Function, MsiMessage, MsixEntry,
+    BAR_COUNT, Bar, BarKind, BusNumbers, ConfigAction, ConfigSpace, Function, MsiMessage, MsixEntry,
 };
 use arrayvec::ArrayVec;
-use core::sync::atomic::Ordering;
 
+/// Kind of a function with PCI Express on one side and conventional PCI on the other (PCI Express 7.5.3.2).
+const EXPRESS_TO_PCI: u32 = 7;
 const COMMAND: u16 = 4;
 const COMMAND_MEMORY: u16 = 2;
 /// Offset of the mask in an entry of an MSI-X table.
@@ -46,6 +47,9 @@ pub struct Device {
     pub owner: Owner,
     /// Where its VM sees it.
     pub place: Bdf,
+    /// The number under which it makes its requests: its own, or one that it shares with all behind the same
+    /// conventional bridge.
+    pub sender: Bdf,
     /// What of its BARs is mapped for a VM that sees them elsewhere than the machine has them: guest
     /// address, host address, size.
     pub mapped: ArrayVec<(u64, u64, u64), MAX_PIECES>,
@@ -102,6 +106,7 @@ impl Device {
             function,
             owner,
             place: bdf,
+            sender: bdf,
             mapped: ArrayVec::new(),
             suspended: false,
             msi_vector: 0,
@@ -158,6 +163,19 @@ impl Device {
         });
         let found = active.find(|(bar, _)| !mediated::may_decode(bar.address, bar.size));
         found.map(|(bar, _)| bar)
+    }
+
+    /// The number under which everything behind a bridge makes its requests, unless it is one of PCI Express
+    /// on both sides.
+    pub fn common_sender(&self) -> Option<Bdf> {
+        let buses = self.function.bus_numbers()?;
+        match self.function.express() {
+            None => Some(self.function.bdf()),
+            Some(at) => {
+                let kind = Host.read(self.function.bdf(), at + 2, 2) >> 4 & 15;
+                (kind == EXPRESS_TO_PCI).then(|| Bdf::new(buses.secondary, 0, 0))
+            }
+        }
     }
 
     /// A bridge's bus numbers after a guest's write to their doubleword.
@@ -250,9 +268,8 @@ impl Device {
     fn follow_msi(&mut self) {
         let Some(vm) = self.vm() else { return };
         let wanted = self.function.msi_message().and_then(MsiMessage::decode);
-        let message = wanted.and_then(|delivery| {
-            host_message(self.function.bdf(), vm, delivery, &mut self.msi_vector)
-        });
+        let message = wanted
+            .and_then(|delivery| host_message(self.sender, vm, delivery, &mut self.msi_vector));
         self.function.program_msi(message, &mut Host);
         if wanted.is_none() {
             release(&mut self.msi_vector);
@@ -283,7 +300,7 @@ impl Device {
     /// Brings an entry of the physical table in step with the guest's. A masked one keeps its
     /// host vector: it will be back.
     fn follow_entry(&mut self, index: u16) {
-        let (Some(vm), bdf) = (self.vm(), self.function.bdf()) else {
+        let (Some(vm), sender) = (self.vm(), self.sender) else {
             return;
         };
         let enabled = self.function.msix().is_some_and(|msix| msix.is_enabled());
@@ -304,7 +321,7 @@ impl Device {
         let (true, Some(delivery), Some(vector)) = (enabled, wanted, vector) else {
             return;
         };
-        if let Some(message) = host_message(bdf, vm, delivery, vector) {
+        if let Some(message) = host_message(sender, vm, delivery, vector) {
             store(0, message.address as u32);
             store(4, (message.address >> 32) as u32);
             store(8, message.data);
@@ -382,7 +399,7 @@ fn release(vector: &mut u8) {
 
 /// The message that the hardware is to send for a guest's, under the host vector in `vector`,
 /// which is allocated when it is 0. `None` when there is none left.
-fn host_message(bdf: Bdf, vm: &Vm, delivery: Delivery, vector: &mut u8) -> Option<MsiMessage> {
+fn host_message(sender: Bdf, vm: &Vm, delivery: Delivery, vector: &mut u8) -> Option<MsiMessage> {
     let source = Source::Message {
         vm: vm.id,
         delivery,
@@ -390,7 +407,7 @@ fn host_message(bdf: Bdf, vm: &Vm, delivery: Delivery, vector: &mut u8) -> Optio
     if *vector == 0 {
         let Some(new) = irq::allocate(source) else {
             if crate::log::limited() {
-                crate::error!("PCI {bdf}: no host vector left; an interrupt stays masked");
+                crate::error!("PCI {sender}: no host vector left; an interrupt stays masked");
             }
             return None;
         };
@@ -398,11 +415,6 @@ fn host_message(bdf: Bdf, vm: &Vm, delivery: Delivery, vector: &mut u8) -> Optio
     } else {
         irq::update(*vector, source);
     }
-    // Hardware may deliver to any CPU; the one that runs the target saves an IPI.
-    let cpu = vm
-        .target_cpu(delivery.destination)
-        .map(|vcpu| percpu::get(vcpu.pcpu()).apic_id.load(Ordering::Relaxed))
-        .filter(|id| *id < 0xff)
-        .unwrap_or_else(|| percpu::all()[0].apic_id.load(Ordering::Relaxed));
-    Some(MsiMessage::to_apic(cpu as u8, Vector(*vector)))
+    let receiver = irq::receiver(vm, delivery.destination);
+    Some(iommu::message(Vector(*vector), receiver, sender))
 }

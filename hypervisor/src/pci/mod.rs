@@ -98,9 +98,27 @@ impl Functions {
         } else {
             Owner::Vm(crate::vm::service().id)
         };
-        let device = Device::new(bdf, owner)?;
+        let mut device = Device::new(bdf, owner)?;
+        device.sender = self.shared_sender(bdf).unwrap_or(bdf);
         self.list.try_insert(index, device).ok()?;
         self.list.get_mut(index)
+    }
+
+    /// The number that a function makes its requests under, if it shares one with others: that of the
+    /// conventional bridge next to the root.
+    fn shared_sender(&self, bdf: Bdf) -> Option<Bdf> {
+        let leads = |device: &&Device| {
+            let buses = device.function.bus_numbers();
+            buses.is_some_and(|buses| bdf.bus() != 0 && buses.contains(bdf.bus()))
+        };
+        let bridges = self.list.iter().filter(leads);
+        let shared = bridges.filter_map(|bridge| {
+            let secondary = bridge.function.bus_numbers()?.secondary;
+            Some((secondary, bridge.common_sender()?))
+        });
+        shared
+            .min_by_key(|(secondary, _)| *secondary)
+            .map(|(_, sender)| sender)
     }
 
     /// Whether a bridge leads to a function of another VM than the Service VM. What is written to it could

@@ -51,7 +51,7 @@ pub(super) fn guest(id: VmId) {
     }
 }
 
-/// The host's.
+/// The host's. Where interrupts are remapped, mode and destination are in the IOMMU's table.
 pub(super) fn host() {
     heading("");
     for controller in ioapic::controllers() {

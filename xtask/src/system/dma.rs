@@ -11,10 +11,19 @@ use crate::demo::{self, Stages};
 use crate::machine::DiskBus;
 use crate::session::Session;
 
-/// Units for tables of three levels and of four.
-const UNITS: &[(&str, &str)] = &[
-    ("intel-iommu,intremap=off", "39 address bits"),
-    ("intel-iommu,intremap=off,aw-bits=48", "48 address bits"),
+/// Units for tables of three levels and of four, one of which remaps interrupts: how the shell calls them, and
+/// what a device can do there about interrupts.
+const UNITS: &[(&str, &str, &str)] = &[
+    (
+        "intel-iommu,intremap=on",
+        "39 address bits, remaps interrupts",
+        "dma_blocked_interrupts",
+    ),
+    (
+        "intel-iommu,intremap=off,aw-bits=48",
+        "48 address bits, passes interrupts",
+        "dma_interrupts",
+    ),
 ];
 
 /// A device that copies what it is told to any address.
@@ -23,17 +32,18 @@ const EDU: &str = "edu,addr=0x10,dma_mask=0xffffffff";
 const EDU_NAME: &str = "PCI 00:10.0";
 
 /// A device of the Service VM reaches its memory only; each refused access is told with device and
-/// address.
+/// address. Where interrupts are remapped it raises none but its own.
 pub(super) fn confined(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(without_hypervisor());
     }
-    for (unit, width) in UNITS {
+    for (unit, shown_as, interrupts) in UNITS {
         let devices = ["-device", unit, "-device", EDU];
-        let mut session = boot(context, width, "dma,dma_units,wait", &devices)?;
+        let tests = format!("dma,dma_units,{interrupts},wait");
+        let mut session = boot(context, shown_as, &tests, &devices)?;
         let said = session.expect("waiting for a key", LIMIT)?;
         ensure!(said.contains("is confined to its"), "no IOMMU in:\n{said}");
-        for test in ["dma", "dma_units"] {
+        for test in ["dma", "dma_units", interrupts] {
             let line = format!("PASS {test}");
             ensure!(said.lines().any(|l| l == line), "no {line} in:\n{said}");
         }
@@ -50,7 +60,7 @@ pub(super) fn confined(context: &Context) -> Result<Outcome> {
         }
         session.to_hypervisor()?;
         let shown = session.hypervisor_command("iommu")?;
-        for wanted in [*width, "function 00:10.0", "domain of vm0", EDU_NAME] {
+        for wanted in [*shown_as, "function 00:10.0", "domain of vm0", EDU_NAME] {
             ensure!(shown.contains(wanted), "no {wanted:?} in:\n{shown}");
         }
         ensure!(!shown.contains("faults: 0"), "no fault in:\n{shown}");
@@ -65,15 +75,28 @@ fn boot(context: &Context, name: &str, tests: &str, arguments: &[&str]) -> Resul
     machine
         .extra
         .extend(arguments.iter().map(|&word| word.to_owned()));
-    let log = context.log(&name.replace(' ', "-"));
+    let log = context.log(&name.replace([' ', ','], "-"));
     Ok(Session::new(machine.start(context.layout, &log)?))
 }
 
-/// Linux's disk works, also right into the memory of a User VM; none of its accesses is refused, and
-/// Linux does not see the IOMMU.
+/// A disk that interrupts by MSI-X, and a network adapter that does so by a wire.
+const INTERRUPTING: &[&str] = &[
+    "-drive",
+    "driver=null-co,read-zeroes=on,size=64M,if=none,id=zeros",
+    "-device",
+    "nvme,drive=zeros,serial=zeros",
+    "-netdev",
+    "user,id=wired",
+    "-device",
+    "e1000,netdev=wired",
+];
+
+/// Linux's disks work, also right into the memory of a User VM; none of their accesses and interrupts is
+/// refused, and Linux does not see the IOMMU.
 pub(super) fn disk(context: &Context) -> Result<Outcome> {
-    let unit = ["-device", UNITS[0].0];
-    let mut session = devices::disk_moves_data(context, DiskBus::Ahci, "sdb", "", &unit)?;
+    let devices = [&["-device", UNITS[0].0], INTERRUPTING].concat();
+    let mut session = devices::disk_moves_data(context, DiskBus::Ahci, "sdb", "", &devices)?;
+    every_kind_of_interrupt(&mut session)?;
     if !context.bare {
         session.check(
             "! dmesg | grep -i dmar && ! test -e /sys/firmware/acpi/tables/DMAR",
@@ -82,12 +105,34 @@ pub(super) fn disk(context: &Context) -> Result<Outcome> {
         disk_of_user_vm(&mut session)?;
         session.to_hypervisor()?;
         let shown = session.hypervisor_command("iommu")?;
-        ensure!(shown.contains("translates"), "no IOMMU in:\n{shown}");
+        ensure!(shown.contains(UNITS[0].1), "no IOMMU in:\n{shown}");
         ensure!(shown.contains("faults: 0"), "faults in:\n{shown}");
         session.to_service()?;
     }
     session.power_off(POWER_OFF)?;
     Ok(Outcome::Passed)
+}
+
+/// MSI-X of the NVMe controller, and the I/O APIC's pin of the network adapter.
+fn every_kind_of_interrupt(session: &mut Session) -> Result<()> {
+    session.check(
+        "dd if=/dev/nvme0n1 of=/dev/null bs=1M iflag=direct",
+        COMMAND,
+    )?;
+    let wired = "$(ls /sys/bus/pci/drivers/e1000/*/net)";
+    session.check(
+        &format!("ip link set {wired} up && udhcpc -i {wired} -q -n -s /bin/true"),
+        COMMAND,
+    )?;
+    for line in ["MSI.*nvme0q", "IO-APIC.*fasteoi.*eth"] {
+        let counted = session.check(&format!("grep '{line}' /proc/interrupts"), COMMAND)?;
+        let mut counts = counted.split_whitespace().map(str::parse::<u64>);
+        ensure!(
+            counts.any(|count| count.is_ok_and(|count| count > 0)),
+            "no interrupt in:\n{counted}"
+        );
+    }
+    Ok(())
 }
 
 /// Without the page cache between, the Service VM's controller writes to lent pages.

@@ -248,7 +248,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "micro_dma",
         on: QEMU,
-        catches: "a device that reads or writes the hypervisor's memory, or refused DMA without a message",
+        catches: "a device that reaches the hypervisor's memory or raises others' interrupts, or refused DMA without a message",
         run: dma::confined,
     },
     Case {
@@ -362,7 +362,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "service_vm_disk_iommu",
         on: QEMU,
-        catches: "an IOMMU that keeps a disk from the Service VM or lent pages, or that Linux finds",
+        catches: "an IOMMU that keeps a disk from the Service VM or lent pages, or an interrupt, or that Linux finds",
         run: dma::disk,
     },
     Case {

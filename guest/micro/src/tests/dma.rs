@@ -1,10 +1,12 @@
 //! What a device may reach by DMA, tried with one that copies as it is told: QEMU's `edu`.
 //!
-//! It has a buffer of its own, and copies between that and any address.
+//! It has a buffer of its own, and copies between that and any address, those at which messages become interrupts
+//! included.
 
 use super::addresses::hidden;
 use crate::report::Test;
-use crate::{cpu, params};
+use crate::trap::count;
+use crate::{apic, cpu, params};
 
 /// Vendor 0x1234, device 0x11e8.
 const ID: u32 = 0x11e8_1234;
@@ -14,6 +16,14 @@ const BUFFER: u32 = 0x4_0000;
 const SIZE: u32 = 2048;
 /// Registers of QEMU's IOMMU, which has them at a fixed place.
 const IOMMU: u64 = 0xfed9_0000;
+
+/// What the guest wants for the device's interrupts.
+const VECTOR: u8 = 0x51;
+/// The first vector that the hypervisor gives to a device.
+const HOST_VECTOR: u32 = 0x30;
+/// A message to CPU 0, whose data is the vector. Where interrupts are remapped it names entry 0x20, which is
+/// nobody's: the number of an exception.
+const MESSAGE: u64 = 0xfee0_0010 | 0x20 << 5;
 
 fn load(address: u64) -> u32 {
     // SAFETY: identity-mapped: own memory, or registers of a device.
@@ -26,10 +36,23 @@ fn store(address: u64, value: u32) {
 }
 
 struct Edu {
+    device: u32,
     registers: u64,
 }
 
+fn config(device: u32, register: u32) -> u32 {
+    cpu::outl(0xcf8, 1 << 31 | device << 11 | register);
+    cpu::inl(0xcfc)
+}
+
+fn set_config(device: u32, register: u32, value: u32) {
+    cpu::outl(0xcf8, 1 << 31 | device << 11 | register);
+    cpu::outl(0xcfc, value);
+}
+
 impl Edu {
+    const RAISE: u64 = 0x60;
+    const ACKNOWLEDGE: u64 = 0x64;
     const SOURCE: u64 = 0x80;
     const TARGET: u64 = 0x88;
     const COUNT: u64 = 0x90;
@@ -38,33 +61,57 @@ impl Edu {
     const TO_MEMORY: u32 = 2;
 
     fn find() -> Option<Self> {
-        let config = |device: u32, register: u32| {
-            cpu::outl(0xcf8, 1 << 31 | device << 11 | register);
-            cpu::inl(0xcfc)
-        };
         let device = (0..32).find(|device| config(*device, 0) == ID)?;
         let registers = u64::from(config(device, 0x10) & !0xf);
-        let command = config(device, 4);
         // Decodes memory, and may begin transfers.
-        cpu::outl(0xcfc, command | 6);
+        set_config(device, 4, config(device, 4) | 6);
         print!("edu: device {device:#x} at {registers:#x}\n");
-        Some(Self { registers })
+        Some(Self { device, registers })
     }
 
     /// From an address into the buffer; `false` when the device does not come to the end.
     fn read(&self, from: u64) -> bool {
-        self.copy(from as u32, BUFFER, Self::RUN)
+        self.copy(from as u32, BUFFER, SIZE, Self::RUN)
     }
 
     /// From the buffer to an address.
     fn write(&self, to: u64) -> bool {
-        self.copy(BUFFER, to as u32, Self::RUN | Self::TO_MEMORY)
+        self.copy(BUFFER, to as u32, SIZE, Self::RUN | Self::TO_MEMORY)
     }
 
-    fn copy(&self, from: u32, to: u32, command: u32) -> bool {
+    /// A word from memory to an address.
+    fn write_word(&self, from: u64, to: u64) -> bool {
+        self.copy(from as u32, BUFFER, 4, Self::RUN)
+            && self.copy(BUFFER, to as u32, 4, Self::RUN | Self::TO_MEMORY)
+    }
+
+    /// Lets it interrupt by messages.
+    fn enable_messages(&self) {
+        let mut at = config(self.device, 0x34) & 0xfc;
+        while at != 0 && config(self.device, at) & 0xff != 5 {
+            at = config(self.device, at) >> 8 & 0xfc;
+        }
+        let control = config(self.device, at);
+        let data = if control & 1 << 23 != 0 {
+            at + 12
+        } else {
+            at + 8
+        };
+        set_config(self.device, at + 4, 0xfee0_0000 | apic::id() << 12);
+        set_config(self.device, data, VECTOR.into());
+        set_config(self.device, at, control | 1 << 16);
+    }
+
+    /// Raises its interrupt and takes it back.
+    fn interrupt(&self) {
+        store(self.registers + Self::RAISE, 1);
+        store(self.registers + Self::ACKNOWLEDGE, 1);
+    }
+
+    fn copy(&self, from: u32, to: u32, size: u32, command: u32) -> bool {
         store(self.registers + Self::SOURCE, from);
         store(self.registers + Self::TARGET, to);
-        store(self.registers + Self::COUNT, SIZE);
+        store(self.registers + Self::COUNT, size);
         store(self.registers + Self::COMMAND, command);
         let done = || load(self.registers + Self::COMMAND) & Self::RUN == 0;
         cpu::wait_for(cpu::ms(10_000), done)
@@ -118,6 +165,40 @@ pub(super) fn confined(t: &Test) {
         let seen = zeros.min(differing(target, |offset| pattern(second, offset)));
         expect!(t, seen == 0, "{seen} words of {:#x} are seen", range.start);
     }
+}
+
+/// Where interrupts are not remapped, what the device writes becomes one.
+pub(super) fn interrupts(t: &Test) {
+    let before = attack(t);
+    let came = cpu::wait_for(cpu::ms(3000), || count(VECTOR) == before + 1);
+    expect!(t, came, "the written message is no interrupt");
+}
+
+/// Where they are, the device raises its own interrupt and no other.
+pub(super) fn blocked_interrupts(t: &Test) {
+    let before = attack(t);
+    cpu::wait_for(cpu::ms(300), || count(VECTOR) != before);
+    let more = count(VECTOR) - before;
+    expect!(t, more == 0, "the written message is {more} interrupts");
+}
+
+/// Interrupts as a device may, then writes a message with the host's vector for that by DMA. Returns how
+/// many interrupts there were before.
+fn attack(t: &Test) -> u64 {
+    let (Some(edu), Some(word)) = (Edu::find(), params::high_memory(4096, 1 << 32)) else {
+        expect!(t, false, "no such device, or no free memory");
+        return 0;
+    };
+    cpu::enable_interrupts();
+    edu.enable_messages();
+    let before = count(VECTOR);
+    edu.interrupt();
+    let came = cpu::wait_for(cpu::ms(3000), || count(VECTOR) == before + 1);
+    expect!(t, came, "{} interrupts of its own", count(VECTOR) - before);
+    let before = count(VECTOR);
+    store(word, HOST_VECTOR);
+    expect!(t, edu.write_word(word, MESSAGE), "no end of a write");
+    before
 }
 
 /// The units are not there for a guest.

@@ -92,6 +92,8 @@ pub const TESTS: &[Entry] = &[
     ("page_tables", true, addresses::page_tables),
     ("dma", false, dma::confined),
     ("dma_units", false, dma::units),
+    ("dma_interrupts", false, dma::interrupts),
+    ("dma_blocked_interrupts", false, dma::blocked_interrupts),
     ("hypercall_policy", true, hypercalls::policy),
     ("hypercall_fuzz", true, hypercalls::fuzz),
     ("vm_life", true, vm::life),
