@@ -4,11 +4,11 @@
 //! instructions; no lock is held while a guest runs.
 
 use crate::exit::hypercall::Batch;
-use crate::memory;
 use crate::serial::Ports;
 use crate::vcpu::{Vcpu, request};
 use crate::virt::NestedTable;
 use crate::virtual_pci::Functions;
+use crate::{config, memory};
 use acrn_abi::vm_flags::VmFlags;
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId, guest_map};
 use acrn_config_blob::LoadOrder;
@@ -57,6 +57,7 @@ pub struct Vm {
     origin: AtomicU8,
     flags: AtomicU64,
     severity: AtomicU8,
+    real_time: AtomicBool,
     /// Its state; held while a life-cycle operation works on the VM.
     pub state: Mutex<VmState>,
     running: AtomicBool,
@@ -209,6 +210,7 @@ impl Vm {
             origin: AtomicU8::new(LoadOrder::PostLaunched as u8),
             flags: AtomicU64::new(0),
             severity: AtomicU8::new(0),
+            real_time: AtomicBool::new(false),
             state: Mutex::new(VmState::PoweredOff),
             running: AtomicBool::new(false),
             vcpus,
@@ -247,11 +249,10 @@ impl Vm {
         own.extend(name.iter().copied().take(16));
         self.origin.store(origin as u8, Ordering::Relaxed);
         self.flags.store(flags, Ordering::Relaxed);
-        let severity = match origin {
-            LoadOrder::Service => Severity::SERVICE,
-            LoadOrder::PreLaunched | LoadOrder::PostLaunched => Severity::STANDARD,
-        };
-        self.severity.store(severity.0, Ordering::Relaxed);
+        let flags = VmFlags::from_bits_retain(flags);
+        let rank = config::setup().rank(self.id.0, origin, flags);
+        self.severity.store(rank.severity, Ordering::Relaxed);
+        self.real_time.store(rank.real_time, Ordering::Relaxed);
     }
 
     /// Name.
@@ -295,11 +296,16 @@ impl Vm {
         flags.contains(VmFlags::OBSERVER)
     }
 
+    /// Whether it is a real-time VM.
+    pub fn is_real_time(&self) -> bool {
+        self.real_time.load(Ordering::Relaxed)
+    }
+
     /// What the state machine asks about it.
     pub fn standing(&self) -> Standing {
         Standing {
             severity: Severity(self.severity.load(Ordering::Relaxed)),
-            real_time: false,
+            real_time: self.is_real_time(),
             pre_launched: self.is_pre_launched(),
             ready_to_start: self.origin() != LoadOrder::PostLaunched
                 || self.ioreq_page.load(Ordering::Relaxed) != 0 && !self.is_observer(),

@@ -37,10 +37,6 @@ const FEATURES: &[(Features, &str)] = &[
         Features::SECURITY_VM_FIXUP,
         "TPM and SMBIOS data for a security VM",
     ),
-    (
-        Features::SERVICE_SUPERVISES,
-        "a Service VM that supervises real-time VMs",
-    ),
 ];
 
 /// Flags of VMs that the hypervisor does not have.

@@ -18,4 +18,4 @@ mod testing;
 
 pub use effect::without_effect;
 pub use line::{LineEnd, lines};
-pub use setup::{MAX_SIZE, Place, Refusal, SLOTS, Setup};
+pub use setup::{MAX_SIZE, Place, Rank, Refusal, SLOTS, Setup};

@@ -1,6 +1,7 @@
 //! Whether there is a configuration, and what is in force with it and without.
 
 use crate::schedule;
+use acrn_abi::vm_flags::VmFlags;
 use acrn_abi::{PcpuId, VmId, module_tag};
 use acrn_config_blob::{
     Config, Error, LoadOrder, Machine, Mismatch, NO_VM, Scheduler, ShellMode, Vm,
@@ -94,6 +95,19 @@ pub enum Place {
     /// It does not know the VM, which gets any slot that no VM of the scenario has.
     Dynamic,
 }
+
+/// What a VM is compared with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// How important it is: ACRN's number.
+    pub severity: u8,
+    /// Whether it is real-time.
+    pub real_time: bool,
+}
+
+/// Severities of VMs of which the scenario says nothing.
+const STANDARD: u8 = 0x10;
+const SERVICE: u8 = 0x20;
 
 impl<'a> Setup<'a> {
     /// Judges the bytes of the boot module. `strict` is a machine that must not run without.
@@ -222,6 +236,22 @@ impl<'a> Setup<'a> {
         vms.find(|vm| self.slot(vm) == Some(slot))
     }
 
+    /// What the VM in a slot is: what the scenario says of it, else what follows from who starts it. `flags` are
+    /// those that it was made with.
+    pub fn rank(&self, slot: u16, order: LoadOrder, flags: VmFlags) -> Rank {
+        let known = self.vm_in(slot).filter(|vm| vm.load_order == order);
+        let default = match order {
+            LoadOrder::Service => SERVICE,
+            LoadOrder::PreLaunched | LoadOrder::PostLaunched => STANDARD,
+        };
+        Rank {
+            severity: known.as_ref().map_or(default, |vm| vm.severity),
+            real_time: known
+                .map_or(flags, |vm| vm.flags | flags)
+                .contains(VmFlags::RT),
+        }
+    }
+
     /// The slot of the VM whose console is shown at first, when the scenario names one.
     pub fn console_vm(&self) -> Option<u16> {
         let config = self.config()?;
@@ -313,6 +343,33 @@ mod tests {
         // Neither the Service VM nor a pre-launched VM is a Device Model's to make.
         assert_eq!(setup.place("SERVICE"), Place::Dynamic);
         assert_eq!(setup.place("SAFETY"), Place::Dynamic);
+    }
+
+    #[test]
+    fn the_rank_of_a_vm_is_the_scenarios_or_that_of_who_starts_it() {
+        let rank = |setup: &Setup<'_>, slot, order, flags| {
+            let Rank {
+                severity,
+                real_time,
+            } = setup.rank(slot, order, flags);
+            (severity, real_time)
+        };
+        let (post, none) = (LoadOrder::PostLaunched, VmFlags::empty());
+        let scenario = setup(&Example {
+            severity: 0x30,
+            flags: VmFlags::RT,
+            ..Example::default()
+        });
+        assert_eq!(rank(&scenario, 1, post, none), (0x30, true));
+        // A slot of no VM, and the same slots without a scenario.
+        assert_eq!(rank(&scenario, 2, post, none), (STANDARD, false));
+        assert_eq!(rank(&scenario, 2, post, VmFlags::RT), (STANDARD, true));
+        let default = Setup::Default(Refusal::Absent);
+        assert_eq!(rank(&default, 1, post, none), (STANDARD, false));
+        assert_eq!(
+            rank(&default, 0, LoadOrder::Service, none),
+            (SERVICE, false)
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A configuration for tests: a safety VM on CPU 3, the Service VM, and one User VM.
 
 use crate::Setup;
+use acrn_abi::vm_flags::VmFlags;
 use acrn_abi::{Bdf, Hpa, PcpuId, VmId};
 use acrn_config_blob::{
     Board as Identity, BoardCpu, CacheMask, Config, Features, HiddenDevice, List, LoadOrder,
@@ -42,6 +43,8 @@ pub(crate) struct Example {
     pub(crate) console_vm: u16,
     pub(crate) restart: Restart,
     pub(crate) kind: VmKind,
+    pub(crate) severity: u8,
+    pub(crate) flags: VmFlags,
 }
 
 impl Default for Example {
@@ -56,6 +59,8 @@ impl Default for Example {
             console_vm: NO_VM,
             restart: Restart::Never,
             kind: VmKind::Standard,
+            severity: 0x10,
+            flags: VmFlags::empty(),
         }
     }
 }
@@ -111,6 +116,8 @@ pub(crate) fn blob(example: &Example) -> &'static [u8] {
     vms.push(Vm {
         restart: example.restart,
         kind: example.kind,
+        severity: example.severity,
+        flags: example.flags,
         vuarts: serial(&to_service),
         ..vm("USER1", LoadOrder::PostLaunched, &others[1..])
     });

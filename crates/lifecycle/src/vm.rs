@@ -155,8 +155,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Whether `caller` may reach into the VM while it runs: interrupt it, answer its requests, change
-    /// its memory. As for a pause, the Service VM may not where the VM outranks it.
+    /// Whether `caller` may reach into the VM while it runs: interrupt it, change its memory. As for a pause,
+    /// the Service VM may not where the VM outranks it. It may answer what the VM has asked.
     ///
     /// # Errors
     /// [`Reason::Caller`] for a VM that is not the caller's, [`Reason::Severity`] for one above it.

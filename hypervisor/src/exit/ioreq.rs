@@ -3,7 +3,7 @@
 
 use super::{Next, io, mmio};
 use crate::memory::{load_guest_u32, load_guest_u64, store_guest_u32, write_guest};
-use crate::vcpu::{Local, Vcpu, Wait};
+use crate::vcpu::{Local, Vcpu, Wait, request};
 use crate::virt::IoExit;
 use crate::vm::{self, Vm};
 use acrn_abi::hypercall::DEFAULT_UPCALL_VECTOR;
@@ -11,8 +11,9 @@ use acrn_abi::ioreq::{
     DIRECTION_READ, DIRECTION_WRITE, Kind, MmioRequest, OFFSET_PAYLOAD, OFFSET_PROCESSED,
     PciRequest, PioRequest, SLOT_SIZE, State,
 };
-use acrn_abi::{Gpa, Hpa, Vector};
+use acrn_abi::{Gpa, Hpa, Vector, guest_map};
 use acrn_emulate::{Emulation, StringIo};
+use acrn_lifecycle::{Caller, VmRequest};
 use core::sync::atomic::{AtomicU8, Ordering};
 use zerocopy::IntoBytes;
 
@@ -83,6 +84,13 @@ pub fn port(vcpu: &Vcpu, local: &mut Local, access: IoExit, value: u32) -> Next 
         (1 << (8 * access.size())) - 1
     };
     let write = (!access.input()).then_some(value & mask);
+    if access.port() == guest_map::PORT_PM1A_CONTROL && write.is_some_and(is_power_off) {
+        // Executed once more when the state is in use just now.
+        if !announce_end(vcpu.vm()) {
+            local.pending_io = PendingIo::None;
+            return Next::Yield;
+        }
+    }
     match access.port() {
         0xcfc..=0xcff => submit_config(vcpu, access.port(), access.size(), write),
         port => submit_port(vcpu, port, access.size(), write),
@@ -153,13 +161,44 @@ pub fn memory(vcpu: &Vcpu, gpa: Gpa, size: u8, write: Option<u64>) -> Next {
     submit(vcpu, Kind::MMIO, request.as_bytes())
 }
 
-/// Tells the Device Model that the VM wants to power off, as a guest's write to PM1a would
-/// (SLP_TYP 5, SLP_EN), after a triple fault or a fatal exit.
+/// What a guest writes to PM1a to power itself off: SLP_TYP 5, SLP_EN.
+const S5: u32 = 5 << 10 | 1 << 13;
+
+const fn is_power_off(value: u32) -> bool {
+    value & (7 << 10 | 1 << 13) == S5
+}
+
+/// A real-time VM ends by itself: from now on its Device Model may take it apart. `false` when that cannot be
+/// noted yet, because who holds the state may wait for this very vCPU.
+fn announce_end(vm: &Vm) -> bool {
+    if !vm.is_real_time() {
+        return true;
+    }
+    let Some(mut state) = vm.state.try_lock() else {
+        return false;
+    };
+    if let Ok(next) = state.on(VmRequest::GuestPowerOff, Caller::Guest, vm.standing()) {
+        *state = next;
+    }
+    true
+}
+
+/// Tells the Device Model that the VM wants to power off, as a guest's write to PM1a would, after a triple
+/// fault or a fatal exit.
 pub fn power_off(vcpu: &Vcpu, local: &mut Local) -> Next {
-    const PM1A_CONTROL: u16 = 0x404;
-    const S5: u32 = 5 << 10 | 1 << 13;
+    end(vcpu, local, request::OFF, || {
+        submit_port(vcpu, guest_map::PORT_PM1A_CONTROL, 2, Some(S5))
+    })
+}
+
+/// Ends the VM as `submit` says, or later, when `request` comes again.
+fn end(vcpu: &Vcpu, local: &mut Local, request: u32, submit: impl FnOnce() -> Next) -> Next {
+    if !announce_end(vcpu.vm()) {
+        vcpu.ask(request);
+        return Next::Yield;
+    }
     local.pending_io = PendingIo::Ending;
-    submit_port(vcpu, PM1A_CONTROL, 2, Some(S5))
+    submit()
 }
 
 /// Tells the Device Model that the VM wants to be reset, as a guest's write to the reset control
@@ -167,8 +206,9 @@ pub fn power_off(vcpu: &Vcpu, local: &mut Local) -> Next {
 pub fn reset(vcpu: &Vcpu, local: &mut Local) -> Next {
     const RESET_CONTROL: u16 = 0xcf9;
     const FULL_RESET: u32 = 0xe;
-    local.pending_io = PendingIo::Ending;
-    submit_port(vcpu, RESET_CONTROL, 1, Some(FULL_RESET))
+    end(vcpu, local, request::RESET, || {
+        submit_port(vcpu, RESET_CONTROL, 1, Some(FULL_RESET))
+    })
 }
 
 /// The answer is there: ends the instruction.

@@ -61,6 +61,7 @@ pub(super) fn in_force(context: &Context) -> Result<Outcome> {
     let image = fs::read(&context.artefacts.hypervisor.flat)?;
     shared(context)?;
     by_grub(context)?;
+    outranking(context)?;
     read_only_shell(context)?;
     no_shell(context)?;
     ensure!(
@@ -121,6 +122,20 @@ fn by_grub(context: &Context) -> Result<()> {
     session.to_hypervisor()?;
     answers(&mut session, "config", &["acrn_config, scenario shared"])?;
     end(session)
+}
+
+/// A real-time VM of the scenario is not disturbed by the Service VM.
+fn outranking(context: &Context) -> Result<()> {
+    let text = busy_vms("SCHED_BVT");
+    let (others, own) = text.split_once("heavy").context("no VM heavy")?;
+    let own = own.replacen("STANDARD_VM", "RTVM", 1);
+    let own = own.replacen("<pcpu_id>1<", "<pcpu_id>3<", 1);
+    let text = format!("{others}superior{own}");
+    let config = scenario::of_text(context.layout, "outranking", &text)?;
+    let machine = board(context, "vm_outranking", config, "")?;
+    let mut session = start(context, &machine, "outranking")?;
+    session.expect("PASS vm_outranking", SOON)?;
+    Ok(())
 }
 
 /// Commands that look are there, those that change something are not.

@@ -110,6 +110,7 @@ pub const TESTS: &[Entry] = &[
     ("startup_storm", true, chaos::startup_storm),
     ("vm_slots", true, vm::slots),
     ("vm_scattered", true, batch::scattered),
+    ("vm_outranking", false, vm::outranking),
     ("vm_shares", false, shares::shares),
     ("vm_peers", false, peers::devices),
     ("bench_ipi", false, bench::ipi),

@@ -10,7 +10,8 @@ use crate::report::Test;
 use crate::smp;
 use crate::trap::count;
 use acrn_abi::hypercall::{
-    Errno, HypercallId as Id, MemoryRegion, SetMemoryRegions, VcpuRegs, Vdev, VmCreation, memory,
+    Errno, HypercallId as Id, MemoryRegion, MsiEntry, SetMemoryRegions, VcpuRegs, Vdev, VmCreation,
+    memory,
 };
 use acrn_abi::ioreq::{DIRECTION_READ, DIRECTION_WRITE, IoRequest, Kind, OFFSET_PAYLOAD, State};
 use acrn_abi::vm_flags::VmFlags;
@@ -42,6 +43,20 @@ const TALKER: &[u8] = &[
     0xff, 0x05, 0x00, 0x20, 0x00, 0x00, // inc dword ptr [0x2000]
     0xeb, 0xf8, // jmp back
 ];
+/// Writes a port, counts until it is told to end, and switches itself off.
+const MORTAL: &[u8] = &[
+    0x66, 0xba, 0x00, 0x05, // mov dx, 0x500
+    0xef, // out dx, eax
+    0xff, 0x05, 0x00, 0x20, 0x00, 0x00, // inc dword ptr [0x2000]
+    0x83, 0x3d, 0x04, 0x20, 0x00, 0x00, 0x00, // cmp dword ptr [0x2004], 0
+    0x74, 0xf1, // jz back
+    0x66, 0xba, 0x04, 0x04, // mov dx, 0x404
+    0x66, 0xb8, 0x00, 0x34, // mov ax, 0x3400
+    0x66, 0xef, // out dx, ax
+    0xf4, 0xeb, 0xfd, // hlt; jmp back
+];
+/// Tells [`MORTAL`] to end.
+const END: usize = 0x2004;
 /// A hypercall, which a User VM has none of: without handlers a triple fault.
 const CALLER: &[u8] = &[0x0f, 0x01, 0xd9];
 /// Halts with interrupts off, for ever.
@@ -592,6 +607,74 @@ pub(super) fn refused(t: &Test) {
             expect!(t, vm.destroy() == 0, "DESTROY_VM");
         }
         Err(result) => expect!(t, false, "preparing the VM: {result}"),
+    }
+    cpu::disable_interrupts();
+}
+
+/// A VM that the scenario makes real-time outranks this one: whatever would disturb it is refused, until it
+/// ends by itself.
+pub(super) fn outranking(t: &Test) {
+    let refused = error(Errno::EACCES);
+    hypercall(Id::SET_CALLBACK_VECTOR, UPCALL.into(), 0);
+    cpu::enable_interrupts();
+    let vm = match UserVm::prepared(b"superior", 0, MORTAL) {
+        Ok(vm) => vm,
+        Err(result) => return expect!(t, false, "preparing the VM: {result}"),
+    };
+    expect!(t, vm.start() == 0, "START_VM");
+    expect!(t, request().is_some(), "the VM asks nothing");
+    vm.answer(0);
+    expect!(
+        t,
+        wait_for(ms(10_000), || counter() > 0),
+        "an answer is refused, too"
+    );
+    let message = MsiEntry {
+        address: 0xfee0_0000,
+        data: 0x40,
+    };
+    let tried = [
+        ("PAUSE_VM", vm.pause()),
+        ("RESET_VM", vm.reset()),
+        ("DESTROY_VM", vm.destroy()),
+        ("SET_MEMORY_REGIONS", vm.unmap(0x5000, 4096)),
+        (
+            "INJECT_MSI",
+            hypercall(Id::INJECT_MSI, vm.id, address(&message)),
+        ),
+        (
+            "SET_IRQLINE",
+            hypercall(Id::SET_IRQLINE, vm.id, 1 << 32 | 5),
+        ),
+    ];
+    for (call, result) in tried {
+        let wanted = match call {
+            // Of a running VM, whoever asks.
+            "RESET_VM" => failed(result),
+            _ => result == refused,
+        };
+        expect!(t, wanted, "{call}: {result}");
+    }
+    let before = counter();
+    expect!(
+        t,
+        wait_for(ms(10_000), || counter() > before),
+        "the VM stands still"
+    );
+    MEMORY.0[END / 4].store(1, Ordering::SeqCst);
+    let off = request().is_some_and(|got| got.address == 0x404);
+    expect!(t, off, "the VM does not switch itself off");
+    vm.answer(0);
+    expect!(t, vm.destroy() == 0, "DESTROY_VM of one that has ended");
+    // One that cannot go on has ended, too.
+    match UserVm::prepared(b"superior", 0, CALLER) {
+        Ok(vm) => {
+            expect!(t, vm.start() == 0, "START_VM");
+            let off = request().is_some_and(|got| got.address == 0x404);
+            expect!(t, off, "a fault does not end the VM");
+            expect!(t, vm.destroy() == 0, "DESTROY_VM after a fault");
+        }
+        Err(result) => expect!(t, false, "preparing it again: {result}"),
     }
     cpu::disable_interrupts();
 }

@@ -1,7 +1,7 @@
 //! Interrupts into User VMs, the upcall, and answers to I/O requests. None of these takes a VM's
 //! state lock: they come often, some from the Service VM's interrupt handlers.
 
-use super::{Refusal, reachable, read, write};
+use super::{Refusal, existing, reachable, read, write};
 use crate::exit::ioreq::UPCALL_VECTOR;
 use crate::vcpu::request;
 use acrn_abi::hypercall::{Errno, IntrMonitor, IrqLine, MsiEntry};
@@ -63,9 +63,9 @@ pub fn set_line(id: VmId, line: IrqLine) -> Result<u64, Refusal> {
     Ok(0)
 }
 
-/// NOTIFY_REQUEST_FINISH.
+/// NOTIFY_REQUEST_FINISH. Of every User VM: a vCPU that has asked waits for the answer.
 pub fn request_finished(id: VmId, vcpu: VcpuId) -> Result<u64, Refusal> {
-    let vcpu = reachable(id)?.vcpu(vcpu.index());
+    let vcpu = existing(id)?.vcpu(vcpu.index());
     let vcpu = vcpu.ok_or(Refusal::new(Errno::EINVAL, "no such vCPU"))?;
     vcpu.ask(request::IO_DONE);
     Ok(0)
