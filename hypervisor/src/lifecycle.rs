@@ -158,16 +158,16 @@ const TIMER_SHIFT: u8 = 0;
 
 /// A vCPU ran into a triple fault.
 pub fn triple_fault(vcpu: &'static Vcpu, local: &mut Local) -> Next {
-    end_vm(vcpu, local, "triple fault")
+    end_vm(vcpu, local, "triple fault", true)
 }
 
 /// A vCPU cannot go on: its VM stops, with a dump, and its owner is told.
 pub fn fatal(vcpu: &'static Vcpu, local: &mut Local, reason: &str, exit: Exit) -> Next {
     error!("vm{} vcpu{}: {reason}: {exit:x?}", vcpu.vm_id(), vcpu.id);
-    end_vm(vcpu, local, reason)
+    end_vm(vcpu, local, reason, false)
 }
 
-fn end_vm(vcpu: &'static Vcpu, local: &mut Local, reason: &str) -> Next {
+fn end_vm(vcpu: &'static Vcpu, local: &mut Local, reason: &str, triple_fault: bool) -> Next {
     let vm = vcpu.vm();
     error!(
         "vm{} ({}) stops: {reason} on vcpu{}",
@@ -183,8 +183,7 @@ fn end_vm(vcpu: &'static Vcpu, local: &mut Local, reason: &str) -> Next {
     }
     if vm.origin() != LoadOrder::PostLaunched {
         vcpu.set_wait(Wait::Stopped);
-        if let Some(owed) = static_vm::after_end(vm, true) {
-            static_vm::owe(vm, owed);
+        if static_vm::restart(vm, triple_fault) {
             return Next::Block;
         }
         // Not waited for: who holds the lock may wait for this vCPU.

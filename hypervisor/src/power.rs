@@ -76,11 +76,10 @@ fn service_sleep(vcpu: &Vcpu, kind: u16) -> Answer {
     let s5 = crate::boot::platform().and_then(|platform| platform.s5);
     if s5.is_some_and(|s5| kind == s5.a.into()) {
         let vm = vcpu.vm();
-        if static_vm::others_run(vm) || static_vm::after_end(vm, false) != Some(Owed::Off) {
+        let owed = static_vm::after_power_off(vm);
+        if static_vm::others_run(vm) || owed != Owed::Off {
             info!("the Service VM switches itself off");
-            if let Some(owed) = static_vm::after_end(vm, false) {
-                static_vm::owe_guest(vcpu, owed);
-            }
+            static_vm::owe_guest(vcpu, owed);
             return Answer::Done(0);
         }
         info!("the Service VM powers the machine off");

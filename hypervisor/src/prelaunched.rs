@@ -270,9 +270,7 @@ fn write_pm(vcpu: &Vcpu, offset: u16, value: u8) {
         PmAction::None => {}
         PmAction::Sleep(kind) if kind == build::S5.a => {
             info!("vm{} ({}) switches itself off", vm.id, vm.name());
-            if let Some(owed) = static_vm::after_end(vm, false) {
-                static_vm::owe_guest(vcpu, owed);
-            }
+            static_vm::owe_guest(vcpu, static_vm::after_power_off(vm));
         }
         PmAction::Sleep(kind) => {
             if crate::log::limited() {

@@ -46,13 +46,14 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     this.end_call(Calls::ATTENTION);
     crate::console::poll(this);
     crate::shell::work::poll(this);
-    crate::static_vm::poll(this);
+    let next_start = crate::static_vm::poll(this);
     let now = cpu::rdtsc();
     let turn = {
         let woken = this.wake.swap(0, Ordering::SeqCst);
         this.queue().lock().next_turn(woken, now)
     };
-    let deadline = turn.deadline.min(crate::console::next_look(this, now));
+    let next_look = crate::console::next_look(this, now).min(next_start);
+    let deadline = turn.deadline.min(next_look);
     set_timer(this, now, deadline.min(turn.end));
     trace::turn(this, turn.picked.map(|(_, vcpu)| vcpu));
     let Some((slot, vcpu)) = turn.picked else {

@@ -7,6 +7,7 @@
 //! The machine goes on as long as one of these VMs does. The Service VM, when it is alone, is the machine:
 //! its power-off and its reset are the machine's ([`crate::power`]).
 
+use crate::arch::{cpu, tsc};
 use crate::percpu::PerCpu;
 use crate::vcpu::{Vcpu, Wait};
 use crate::vm::{self, Vm};
@@ -25,6 +26,8 @@ pub enum Owed {
     Reset = 2,
     /// It starts after it was switched off.
     Start = 3,
+    /// It starts anew by its policy, unless the operator has switched it off meanwhile.
+    Restart = 4,
 }
 
 impl Owed {
@@ -33,6 +36,7 @@ impl Owed {
             1 => Some(Self::Off),
             2 => Some(Self::Reset),
             3 => Some(Self::Start),
+            4 => Some(Self::Restart),
             _ => None,
         }
     }
@@ -49,6 +53,12 @@ pub fn others_run(vm: &Vm) -> bool {
 
 /// Has something happen to a VM soon.
 pub fn owe(vm: &Vm, owed: Owed) {
+    owe_at(vm, owed, 0);
+}
+
+/// The same, but not before this TSC.
+fn owe_at(vm: &Vm, owed: Owed, due: u64) {
+    vm.owed_at.store(due, Ordering::SeqCst);
     vm.owed.store(owed as u8, Ordering::SeqCst);
     WAITING.fetch_or(1 << vm.id.0, Ordering::SeqCst);
     if let Some(vcpu) = vm.vcpus.first() {
@@ -62,18 +72,30 @@ pub fn owe_guest(vcpu: &Vcpu, owed: Owed) {
     owe(vcpu.vm(), owed);
 }
 
-/// What follows when a VM has switched itself off (`crashed` is false) or cannot go on. `None` when it
-/// stays as it is.
-pub fn after_end(vm: &Vm, crashed: bool) -> Option<Owed> {
-    if !crashed && vm.stays_off.load(Ordering::Relaxed) {
-        return Some(Owed::Off);
-    }
-    let policy = wanted(vm).map_or(Restart::Never, |vm| vm.restart);
-    match (policy, crashed) {
-        (Restart::Always, _) | (Restart::OnCrash, true) => Some(Owed::Reset),
-        (_, false) => Some(Owed::Off),
-        (_, true) => None,
-    }
+/// What follows when a VM has switched itself off.
+pub fn after_power_off(vm: &Vm) -> Owed {
+    let again = !vm.stays_off.load(Ordering::Relaxed) && policy(vm) == Restart::Always;
+    if again { Owed::Reset } else { Owed::Off }
+}
+
+/// A VM cannot go on: it starts again, now or later, unless its policy is against it. A triple fault of a
+/// pre-launched VM is a PC's reset, but not one after the other.
+pub fn restart(vm: &Vm, triple_fault: bool) -> bool {
+    let again = policy(vm) != Restart::Never;
+    let first = again || triple_fault && vm.is_pre_launched();
+    let now = cpu::rdtsc();
+    let ended = vm
+        .restarts
+        .lock()
+        .ended(now / tsc::khz().max(1), first, again);
+    let Some(pause) = ended else { return false };
+    warning!("vm{} ({}) starts again in {pause} ms", vm.id, vm.name());
+    owe_at(vm, Owed::Restart, now.saturating_add(tsc::from_ms(pause)));
+    true
+}
+
+fn policy(vm: &Vm) -> Restart {
+    wanted(vm).map_or(Restart::Never, |vm| vm.restart)
 }
 
 fn wanted(vm: &Vm) -> Option<acrn_config_blob::Vm<'static>> {
@@ -85,16 +107,18 @@ fn wanted(vm: &Vm) -> Option<acrn_config_blob::Vm<'static>> {
     }
 }
 
-/// Does what is owed; called by the run loop of each CPU.
+/// Does what is owed; called by the run loop of each CPU. Returns when to look again, at the latest.
 #[inline]
-pub fn poll(this: &PerCpu) {
-    if WAITING.load(Ordering::Relaxed) != 0 {
-        serve(this);
+pub fn poll(this: &PerCpu) -> u64 {
+    match WAITING.load(Ordering::Relaxed) {
+        0 => u64::MAX,
+        _ => serve(this),
     }
 }
 
 #[cold]
-fn serve(this: &PerCpu) {
+fn serve(this: &PerCpu) -> u64 {
+    let mut next = u64::MAX;
     for vm in vm::all() {
         let bit = 1 << vm.id.0;
         let is_here = vm
@@ -104,18 +128,28 @@ fn serve(this: &PerCpu) {
         if !is_here || WAITING.load(Ordering::SeqCst) & bit == 0 {
             continue;
         }
+        let due = vm.owed_at.load(Ordering::SeqCst);
+        if due > cpu::rdtsc() {
+            next = next.min(due);
+            continue;
+        }
         WAITING.fetch_and(!bit, Ordering::SeqCst);
         if let Some(owed) = Owed::from_u8(vm.owed.swap(0, Ordering::SeqCst)) {
             settle(vm, owed);
         }
     }
+    next
 }
 
 fn settle(vm: &'static Vm, owed: Owed) {
+    let owed = match owed {
+        Owed::Restart if vm.stays_off.load(Ordering::Relaxed) => Owed::Off,
+        owed => owed,
+    };
     let mut state = vm.state.lock();
     let steps: &[VmRequest] = match owed {
         Owed::Off => &[VmRequest::Pause, VmRequest::Destroy],
-        Owed::Reset => &[VmRequest::Pause, VmRequest::Reset, VmRequest::Start],
+        Owed::Reset | Owed::Restart => &[VmRequest::Pause, VmRequest::Reset, VmRequest::Start],
         Owed::Start => &[VmRequest::Create, VmRequest::Start],
     };
     let next = match follow(*state, steps, vm) {

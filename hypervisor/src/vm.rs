@@ -12,7 +12,7 @@ use crate::{config, memory};
 use acrn_abi::vm_flags::VmFlags;
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId, guest_map};
 use acrn_config_blob::LoadOrder;
-use acrn_lifecycle::{Severity, Standing, VmState};
+use acrn_lifecycle::{Restarts, Severity, Standing, VmState};
 use acrn_memory::Access;
 use acrn_vdev::counters::Counters;
 use acrn_vdev::interrupt::{Delivery, DeliveryMode};
@@ -98,6 +98,10 @@ pub struct Vm {
     pub pm: Mutex<Pm>,
     /// What is to happen with it ([`crate::static_vm`]).
     pub owed: AtomicU8,
+    /// Not before this TSC.
+    pub owed_at: AtomicU64,
+    /// When it has ended by mistake.
+    pub restarts: Mutex<Restarts>,
     /// The operator wants it off, whatever its policy says.
     pub stays_off: AtomicBool,
 }
@@ -238,6 +242,8 @@ impl Vm {
             rtc: Mutex::new(VRtc::new()),
             pm: Mutex::new(Pm::new()),
             owed: AtomicU8::new(0),
+            owed_at: AtomicU64::new(0),
+            restarts: Mutex::new(Restarts::new()),
             stays_off: AtomicBool::new(false),
         }
     }

@@ -9,13 +9,17 @@
 //! Linux `drivers/virt/acrn` and Device Model get the answers that they know; what is added is
 //! resuming from pause, and that every refusal is an error instead of a silent success.
 //!
+//! [`Restarts`] decides when a VM that has ended by mistake may start again.
+//!
 //! [`validate`] turns what the Service VM asks into types that can be acted on, or into errors.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod restarts;
 pub mod validate;
 mod vcpu;
 mod vm;
 
+pub use restarts::Restarts;
 pub use vcpu::{VcpuRefused, VcpuRequest, VcpuState};
 pub use vm::{Caller, Reason, Refused, Severity, Standing, VmRequest, VmState};

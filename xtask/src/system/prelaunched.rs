@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::micro::{SOON, without_hypervisor};
+use super::scenario::contains;
 use super::support::{BOOT, COMMAND, POWER_OFF, machine, md5_of, service_vm};
 use super::{Context, Outcome};
 use crate::demo::Options;
@@ -15,6 +16,8 @@ use crate::session::Session;
 /// Slots of the pre-launched VMs: the last ones of the table.
 const FIRST_OF_TWO: u16 = 6;
 const LAST: u16 = 7;
+/// The second of four.
+const RAW: u16 = 5;
 
 fn scenario(name: &str) -> Options {
     Options {
@@ -277,6 +280,9 @@ const PRINTS_RAW: &[u8] = &[
     0xeb, 0xfd,
 ];
 
+/// Prints "F" and faults where there are no handlers: `mov dx, 0x3f8; mov al, 'F'; out dx, al; ud2`.
+const FAULTS: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xb0, b'F', 0xee, 0x0f, 0x0b];
+
 /// A static ELF32 program of this code, for 2 MiB.
 fn elf(code: &[u8]) -> Vec<u8> {
     const ADDRESS: u32 = 0x20_0000;
@@ -305,10 +311,16 @@ fn program(id: u16, name: &str, cpu: u16, os: &str) -> String {
 
 /// Programs without Linux's boot protocol: an ELF file gets multiboot's information, bytes are entered where
 /// the scenario says.
+///
+/// Those that only fault are reset, as a PC is, but not without end.
 pub(super) fn programs(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(without_hypervisor());
     }
+    let faulting = "<kern_type>KERNEL_RAWIMAGE</kern_type><kern_mod>Program_faults</kern_mod>\
+                    <kern_load_addr>0x100000</kern_load_addr>\
+                    <kern_entry_addr>0x100000</kern_entry_addr>";
+    let again = program(3, "again", 3, faulting);
     let vms = [
         program(
             0,
@@ -325,6 +337,8 @@ pub(super) fn programs(context: &Context) -> Result<Outcome> {
              <kern_load_addr>0x100000</kern_load_addr>\
              <kern_entry_addr>0x100002</kern_entry_addr>",
         ),
+        program(2, "once", 2, faulting),
+        again.replace("</vm>", "<restart>on-crash</restart></vm>"),
     ];
     let text = format!(
         "<acrn-config board=\"qemu\" scenario=\"programs\"><hv>\
@@ -340,6 +354,7 @@ pub(super) fn programs(context: &Context) -> Result<Outcome> {
         for (tag, bytes) in [
             ("Program_elf", elf(PRINTS_ARGUMENTS)),
             ("Program_raw", PRINTS_RAW.to_vec()),
+            ("Program_faults", FAULTS.to_vec()),
         ] {
             let path = context.layout.images().join(tag);
             write(&path, &bytes)?;
@@ -347,9 +362,31 @@ pub(super) fn programs(context: &Context) -> Result<Outcome> {
         }
     }
     let mut session = Session::new(machine.start(context.layout, &context.log("programs"))?);
-    session.expect("these arguments", SOON)?;
+    // The second time one policy ends it, and the other waits longer and longer.
+    let said = session.expect("(again) starts again in 4000 ms", SOON)?;
+    contains(
+        &said,
+        &[
+            "these arguments",
+            "(once) starts again in 0 ms",
+            "it is gone; `vm_reset 6`",
+            "(again) starts again in 0 ms",
+            "(again) starts again in 1000 ms",
+            "(again) starts again in 2000 ms",
+        ],
+    )?;
+    ensure!(
+        said.matches("(once) starts again").count() == 1,
+        "a VM without a policy starts again and again:\n{said}"
+    );
     session.to_hypervisor()?;
-    ensure!(session.show(LAST)?, "the raw program has no console");
+    wait_for_state(&mut session, "once", "paused")?;
+    for vm in [FIRST_OF_TWO, LAST] {
+        session.hypervisor_command(&format!("vm_pause {vm}"))?;
+        session.hypervisor_command(&format!("vm_shutdown {vm}"))?;
+    }
+    wait_for_state(&mut session, "again", "powered off")?;
+    ensure!(session.show(RAW)?, "the raw program has no console");
     session.expect("RAW", SOON)?;
     wait_for_state(&mut session, "elf", "running")?;
     wait_for_state(&mut session, "raw", "running")?;
