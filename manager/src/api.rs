@@ -41,6 +41,7 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Shared>)> {
         ("post", "/v1/vms/{name}/stop", post(stop)),
         ("post", "/v1/vms/{name}/reset", post(reset)),
         ("post", "/v1/vms/{name}/pause", post(pause)),
+        ("post", "/v1/vms/{name}/suspend", post(suspend)),
         ("post", "/v1/vms/{name}/resume", post(resume)),
         ("post", "/v1/vms/{name}/blkrescan", post(blkrescan)),
         ("get", "/v1/vms/{name}/stats", get(stats)),
@@ -115,7 +116,7 @@ async fn list(State(shared): State<Shared>) -> Json<Vec<VmView>> {
     let views = shared.lock().views();
     let mut all = Vec::with_capacity(views.len());
     for view in views {
-        all.push(with_pause(&shared, view).await);
+        all.push(with_sleep(&shared, view).await);
     }
     let groups: Vec<i32> = all.iter().filter_map(|vm| vm.group).collect();
     let sockets = shared.lock().settings.sockets();
@@ -140,18 +141,18 @@ fn untracked((name, group): (String, i32)) -> VmView {
 
 async fn show(State(shared): State<Shared>, Path(name): Path<String>) -> Answer<VmView> {
     let view = shared.lock().view(&name)?;
-    Ok(Json(with_pause(&shared, view).await))
+    Ok(Json(with_sleep(&shared, view).await))
 }
 
-/// Only `acrn-dm` knows whether a VM is paused.
-async fn with_pause(shared: &Shared, mut view: VmView) -> VmView {
+/// Only `acrn-dm` knows whether a VM is paused or suspended.
+async fn with_sleep(shared: &Shared, mut view: VmView) -> VmView {
     if let (VmState::Started, Some(group)) = (view.state, view.group) {
         let sockets = shared.lock().settings.sockets();
-        if dm::status(&sockets, group)
-            .await
-            .is_ok_and(|status| status.state == "paused")
-        {
-            view.state = VmState::Paused;
+        let status = dm::status(&sockets, group).await;
+        match status.as_ref().map(|status| status.state.as_str()) {
+            Ok("paused") => view.state = VmState::Paused,
+            Ok("suspended") => view.state = VmState::Suspended,
+            _ => {}
         }
     }
     view
@@ -206,6 +207,10 @@ async fn pause(State(shared): State<Shared>, Path(name): Path<String>) -> Answer
     command(&shared, &name, "pause", "").await
 }
 
+async fn suspend(State(shared): State<Shared>, Path(name): Path<String>) -> Answer<VmView> {
+    command(&shared, &name, "suspend", "").await
+}
+
 async fn resume(State(shared): State<Shared>, Path(name): Path<String>) -> Answer<VmView> {
     command(&shared, &name, "resume", "").await
 }
@@ -234,7 +239,7 @@ async fn command(shared: &Shared, name: &str, command: &str, device: &str) -> An
         .map_err(|error| Problem::Dm(name.to_owned(), error))?;
     shared.lock().event(name, command, device.to_owned());
     let view = shared.lock().view(name)?;
-    Ok(Json(with_pause(shared, view).await))
+    Ok(Json(with_sleep(shared, view).await))
 }
 
 async fn stats(State(shared): State<Shared>, Path(name): Path<String>) -> Answer<Stats> {

@@ -121,12 +121,19 @@ pub enum Command {
         device: String,
     },
     /// Stop the CPUs of a VM.
-    #[command(visible_alias = "suspend")]
     Pause {
         /// The VM.
         name: String,
     },
-    /// Let the CPUs of a VM go on.
+    /// Press the sleep button of a VM and wait until its guest has suspended to RAM.
+    Suspend {
+        /// The VM.
+        name: String,
+        /// Do not wait.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Let the CPUs of a paused VM go on, or wake a suspended one.
     Resume {
         /// The VM.
         name: String,

@@ -17,6 +17,8 @@ use crate::view::{NewVm, Stats, VmState, VmView};
 
 /// How often a stop is looked after.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long a guest may take to suspend.
+const SUSPEND_TIME: Duration = Duration::from_secs(60);
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,12 @@ pub enum ControlError {
     /// Words for what is no script.
     #[error("{} is a definition and takes no words: leave them out", .0.display())]
     Words(PathBuf),
+    /// The guest does not react to the sleep button.
+    #[error(
+        "{0} does not suspend: its guest needs a program that reacts to the sleep button; \
+         acrnctl pause stops its CPUs"
+    )]
+    Awake(String),
     /// The daemon speaks differently.
     #[error("acrnd's answer is not understood: {0}; are acrnd and acrnctl of one version?")]
     Answer(#[from] serde_json::Error),
@@ -98,6 +106,7 @@ pub async fn run(args: ControlArgs) -> Done {
             control.act(&name, &what).await
         }
         Command::Pause { name } => control.act(&name, "pause").await,
+        Command::Suspend { name, no_wait } => control.suspend(&name, !no_wait).await,
         Command::Resume { name } => control.act(&name, "resume").await,
         Command::Console { name } => control.console(&name).await,
         Command::Stats { name } => control.stats(&name).await,
@@ -213,6 +222,21 @@ impl Control {
                 Err(ControlError::Several(all.join("; ")))
             }
         }
+    }
+
+    async fn suspend(&self, name: &str, wait: bool) -> Done {
+        let target = format!("{}/suspend", vm(name));
+        self.body("POST", &target, Vec::new()).await?;
+        let begun = tokio::time::Instant::now();
+        let mut view = self.view(name).await?;
+        while wait && view.state == VmState::Started {
+            if begun.elapsed() > SUSPEND_TIME {
+                return Err(ControlError::Awake(name.to_owned()));
+            }
+            tokio::time::sleep(LOOK).await;
+            view = self.view(name).await?;
+        }
+        self.show(&view, line)
     }
 
     async fn console(&self, name: &str) -> Done {

@@ -35,7 +35,7 @@ pub enum DmError {
 /// What `acrn-dm` tells of its VM.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Status {
-    /// `running`, `paused` or `stopping`.
+    /// `running`, `paused`, `suspended` or `stopping`.
     pub state: String,
     /// Process id of the Device Model.
     pub pid: i32,

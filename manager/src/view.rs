@@ -14,6 +14,8 @@ pub enum VmState {
     Started,
     /// It exists, and its CPUs stand still.
     Paused,
+    /// Its guest has suspended to RAM.
+    Suspended,
     /// It was asked to end.
     Stopping,
     /// It has ended and will be started again.
@@ -33,6 +35,7 @@ impl VmState {
             Self::Stopped => "stopped",
             Self::Started => "started",
             Self::Paused => "paused",
+            Self::Suspended => "suspended",
             Self::Stopping => "stopping",
             Self::Waiting => "waiting",
             Self::Failed => "failed",

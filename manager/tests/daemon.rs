@@ -268,10 +268,18 @@ fn commands_reach_the_device_model_by_its_process_group() {
             r#""command":"status""#,
             r#"{"ack":0,"huge_pages":true,"memory":1,"name":"x","pid":1,"state":"paused","vcpus":2,"vmid":1}"#,
         ),
-        (r#""command":"pause""#, r#"{"ack":0}"#),
+        (r#""command":"suspend""#, r#"{"ack":0}"#),
         (
             r#""command":"status""#,
-            r#"{"ack":0,"huge_pages":true,"memory":1,"name":"x","pid":1,"state":"paused","vcpus":2,"vmid":1}"#,
+            r#"{"ack":0,"huge_pages":true,"memory":1,"name":"x","pid":1,"state":"running","vcpus":2,"vmid":1}"#,
+        ),
+        (
+            r#""command":"status""#,
+            r#"{"ack":0,"huge_pages":true,"memory":1,"name":"x","pid":1,"state":"running","vcpus":2,"vmid":1}"#,
+        ),
+        (
+            r#""command":"status""#,
+            r#"{"ack":0,"huge_pages":true,"memory":1,"name":"x","pid":1,"state":"suspended","vcpus":2,"vmid":1}"#,
         ),
         (
             r#""device":"6,/srv/disk""#,
@@ -292,7 +300,7 @@ fn commands_reach_the_device_model_by_its_process_group() {
     let own = std::process::id();
     let _stranger = UnixListener::bind(sockets.join(format!("rt1.monitor.{own}.socket"))).unwrap();
     assert_eq!(place.check(&["pause", "vm1"]), "vm1 paused\n");
-    assert_eq!(place.check(&["suspend", "vm1"]), "vm1 paused\n");
+    assert_eq!(place.check(&["suspend", "vm1"]), "vm1 suspended\n");
     let refused = place.fail(&["blkrescan", "vm1", "6,/srv/disk"], 5);
     assert!(refused.contains("slot 6 has a medium"), "{refused}");
     dm.join().unwrap();

@@ -1,4 +1,4 @@
-//! The devices of the DSDT: CPUs, PCI host bridge, what is on the ISA bus, "soft off".
+//! The devices of the DSDT: CPUs, PCI host bridge, what is on the ISA bus, sleep states.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -16,9 +16,10 @@ pub const COM_PORTS: [(u16, u32); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 6), (0x2
 /// Everything behind the table's header.
 pub(super) fn body(platform: &Platform) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let sleep = power::SLEEP_TYPE_S5;
-    let values = Package::new(vec![&sleep, &sleep, &ZERO, &ZERO]);
-    Name::new("_S5_".into(), &values).to_aml_bytes(&mut bytes);
+    if platform.sleeps {
+        sleep_state("_S3_", power::SLEEP_TYPE_S3, &mut bytes);
+    }
+    sleep_state("_S5_", power::SLEEP_TYPE_S5, &mut bytes);
     let mut devices: Vec<Vec<u8>> = vec![pci_root(), motherboard(), rtc(), pit(), hpet_device()];
     devices.extend(platform.coms.iter().filter_map(|port| com(*port)));
     devices.extend((0..platform.apic_ids.len()).map(cpu));
@@ -26,6 +27,11 @@ pub(super) fn body(platform: &Platform) -> Vec<u8> {
     let children = raw.iter().map(|device| device as &dyn Aml).collect();
     Scope::new("\\_SB_".into(), children).to_aml_bytes(&mut bytes);
     bytes
+}
+
+fn sleep_state(name: &str, kind: u8, bytes: &mut Vec<u8>) {
+    let values = Package::new(vec![&kind, &kind, &ZERO, &ZERO]);
+    Name::new(name.into(), &values).to_aml_bytes(bytes);
 }
 
 /// AML that is ready.

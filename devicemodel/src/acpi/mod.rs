@@ -30,6 +30,10 @@ pub const SCI: u8 = 9;
 
 const TABLES_START: u64 = RSDP_ADDRESS + 0x40;
 const TABLES_END: u64 = 0x10_0000;
+/// The first table: the firmware control structure.
+const CONTROL: u64 = TABLES_START;
+/// Its firmware waking vector (5.2.10).
+const WAKING_VECTOR: u64 = CONTROL + 12;
 const OEM: [u8; 6] = *b"ACRNRS";
 const TABLE_ID: [u8; 8] = *b"ACRNDM  ";
 const REVISION: u32 = 1;
@@ -46,6 +50,8 @@ pub struct Platform {
     pub apic_ids: Vec<u32>,
     /// Serial ports that exist, 0 for COM1.
     pub coms: Vec<usize>,
+    /// Whether the guest may suspend to RAM.
+    pub sleeps: bool,
 }
 
 /// The tables do not fit into their place.
@@ -59,11 +65,14 @@ pub struct TablesTooLarge(pub u64);
 /// They do not fit.
 pub fn build(platform: &Platform) -> Result<Vec<u8>, TablesTooLarge> {
     let mut area = Area { bytes: Vec::new() };
-    let facs = area.add(bytes(&FACS::new()));
+    let mut facs = FACS::new();
+    // Of a version without a waking vector for protected mode.
+    facs.version = 0;
+    let facs = area.add(bytes(&facs));
     let dsdt = area.add(table(*b"DSDT", 2, |sdt| {
         sdt.append_slice(&dsdt::body(platform))
     }));
-    let fadt = area.add(bytes(&fadt(facs, dsdt)));
+    let fadt = area.add(bytes(&fadt(platform, facs, dsdt)));
     let madt = area.add(madt(platform));
     let hpet = area.add(hpet_table());
     let mcfg = area.add(mcfg());
@@ -90,6 +99,12 @@ pub fn write(ram: &GuestRam, platform: &Platform) -> Result<(), TablesTooLarge> 
     let image = build(platform)?;
     ram.write_slice(&image, GuestAddress(RSDP_ADDRESS))
         .map_err(|_| TablesTooLarge(TABLES_END))
+}
+
+/// Where a guest that has suspended wants to be woken in real mode, if it has said so.
+pub fn waking_vector(ram: &GuestRam) -> Option<u32> {
+    let vector = ram.read_obj::<u32>(GuestAddress(WAKING_VECTOR)).ok()?;
+    (1..1 << 20).contains(&vector).then_some(vector)
 }
 
 /// Tables one after the other; the FACS needs 64-byte alignment, so all get it.
@@ -124,7 +139,7 @@ fn register(address: u16, bits: u8, access: AccessSize) -> GAS {
 }
 
 /// Fixed description: where the power management registers are.
-fn fadt(facs: u64, dsdt: u64) -> FADT {
+fn fadt(platform: &Platform, facs: u64, dsdt: u64) -> FADT {
     /// Boot flags: ISA devices are there; a VGA is not.
     const LEGACY_DEVICES: u16 = 1 << 0;
     const NO_VGA: u16 = 1 << 2;
@@ -133,12 +148,12 @@ fn fadt(facs: u64, dsdt: u64) -> FADT {
         .dsdt_32(dsdt as u32)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
-        // There is no sleep button, and the clock's wake-up bit is not in fixed registers. The
-        // power button is, since its flag is not set.
-        .flag(Flags::SlpButton)
-        .flag(Flags::FixRtc)
         .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup);
+    // Buttons, and the clock that wakes, are in fixed registers where these flags are not set.
+    if !platform.sleeps {
+        fadt = fadt.flag(Flags::SlpButton).flag(Flags::FixRtc);
+    }
     fadt.x_dsdt = dsdt.into();
     fadt.sci_int = u16::from(SCI).into();
     fadt.smi_cmd = u32::from(SMI_COMMAND).into();
@@ -234,6 +249,7 @@ mod tests {
         Platform {
             apic_ids: (0..cpus).collect(),
             coms: vec![0, 1],
+            sleeps: true,
         }
     }
 
@@ -274,10 +290,39 @@ mod tests {
         assert_eq!(&checked(&image, u32_at(fadt, 40).into())[..4], b"DSDT");
         let facs = u64::from(u32_at(fadt, 36));
         assert_eq!((&at(&image, facs)[..4], facs % 64), (b"FACS".as_slice(), 0));
+        assert_eq!(facs, CONTROL);
         assert_eq!(
             (u32_at(fadt, 56), u32_at(fadt, 64), fadt[128]),
             (0x400, 0x404, 0x0e)
         );
+    }
+
+    #[test]
+    fn suspending_is_offered_with_its_button_or_not_at_all() {
+        const NO_SLEEP_BUTTON: u32 = 1 << 5;
+        for sleeps in [true, false] {
+            let platform = Platform {
+                sleeps,
+                ..platform(1)
+            };
+            let image = build(&platform).unwrap();
+            let xsdt = checked(&image, u64_at(&image, 24));
+            let fadt = checked(&image, u64_at(xsdt, 36));
+            assert_eq!(u32_at(fadt, 112) & NO_SLEEP_BUTTON == 0, sleeps);
+            let dsdt = checked(&image, u32_at(fadt, 40).into());
+            assert_eq!(dsdt.windows(4).any(|name| name == b"_S3_"), sleeps);
+        }
+    }
+
+    #[test]
+    fn a_waking_vector_is_an_address_in_the_first_megabyte() {
+        let memory = crate::memory::Memory::ordinary(crate::memory::Layout::new(32 << 20)).unwrap();
+        write(memory.ram(), &platform(1)).unwrap();
+        for (written, read) in [(0, None), (0x9_a000, Some(0x9_a000)), (1 << 20, None)] {
+            let at = GuestAddress(WAKING_VECTOR);
+            memory.ram().write_obj::<u32>(written, at).unwrap();
+            assert_eq!(waking_vector(memory.ram()), read);
+        }
     }
 
     #[test]
@@ -294,6 +339,7 @@ mod tests {
         let platform = Platform {
             apic_ids: vec![0, 300],
             coms: vec![],
+            sleeps: true,
         };
         let image = build(&platform).unwrap();
         let xsdt = checked(&image, u64_at(&image, 24));

@@ -110,6 +110,13 @@ pub struct VmSpec {
     pub warnings: Vec<String>,
 }
 
+impl VmSpec {
+    /// Whether the guest may suspend to RAM. A real-time VM cannot be stopped for it.
+    pub fn sleeps(&self) -> bool {
+        !self.flags.contains(VmFlags::RT)
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Request {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::PortDevice;
 use super::alarm::Alarm;
+use super::power::{Fixed, Power};
 use crate::memory::Layout;
 use crate::pci::InterruptLine;
 
@@ -99,6 +100,8 @@ pub struct Cmos {
     /// Guest's time minus the Service VM's, in seconds.
     offset: i64,
     line: Arc<dyn InterruptLine>,
+    /// Told of the alarm, which wakes the guest.
+    power: Arc<Mutex<Power>>,
     second: Option<Alarm>,
     periodic: Option<Alarm>,
 }
@@ -115,7 +118,11 @@ impl Cmos {
     ///
     /// # Errors
     /// The system has no threads left.
-    pub fn new(line: Arc<dyn InterruptLine>, layout: Layout) -> std::io::Result<Arc<Mutex<Self>>> {
+    pub fn new(
+        line: Arc<dyn InterruptLine>,
+        power: Arc<Mutex<Power>>,
+        layout: Layout,
+    ) -> std::io::Result<Arc<Mutex<Self>>> {
         let mut cells = [0; 128];
         fill_memory_cells(&mut cells, layout);
         let cmos = Self {
@@ -123,6 +130,7 @@ impl Cmos {
             index: 0,
             offset: 0,
             line,
+            power,
             second: None,
             periodic: None,
         };
@@ -166,6 +174,10 @@ impl Cmos {
             && matches(MINUTES_ALARM, self.encode(now.minute))
             && matches(HOURS_ALARM, self.encode_hour(now.hour));
         self.raise(B_UPDATE | if alarm { B_ALARM } else { 0 });
+        if alarm && self.cells[REG_B] & B_ALARM != 0 {
+            let mut power = self.power.lock().unwrap_or_else(PoisonError::into_inner);
+            power.happens(Fixed::Clock);
+        }
     }
 
     /// Starts and stops the threads that interrupts need.
@@ -330,6 +342,9 @@ impl PortDevice for Cmos {
         self.line.set(false);
         self.schedule();
     }
+
+    /// It has a battery.
+    fn sleep(&mut self) {}
 }
 
 #[cfg(test)]
@@ -343,7 +358,8 @@ mod tests {
     }
 
     fn cmos() -> Arc<Mutex<Cmos>> {
-        Cmos::new(Arc::new(NoLine), Layout::new(512 << 20)).unwrap()
+        let power = Power::new(Arc::new(NoLine), std::sync::mpsc::channel().0, true);
+        Cmos::new(Arc::new(NoLine), power, Layout::new(512 << 20)).unwrap()
     }
 
     fn get(cmos: &Mutex<Cmos>, cell: u8) -> u8 {
@@ -409,6 +425,24 @@ mod tests {
             496 * 16
         );
         assert_eq!(get(&cmos, 13), D_VALID);
+    }
+
+    #[test]
+    fn an_alarm_is_a_wake_up_event() {
+        let cmos = cmos();
+        set(&cmos, 11, B_ALARM | B_24_HOURS);
+        for alarm in [1, 3, 5] {
+            set(&cmos, alarm, ANY);
+        }
+        let mut clock = cmos.lock().unwrap();
+        clock.sleep();
+        clock.second_passed();
+        let status = clock.power.lock().unwrap().read_wide(0, 2);
+        assert_eq!(status, 1 << 10);
+        clock.cells[HOURS_ALARM] = 0x24;
+        clock.power.lock().unwrap().write_wide(0, 2, status);
+        clock.second_passed();
+        assert_eq!(clock.power.lock().unwrap().read_wide(0, 2), 0);
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub trait PortDevice: Send {
     }
     /// Back to power-on.
     fn reset(&mut self);
+    /// The guest suspends to RAM: what is not supplied any more is as after power-on.
+    fn sleep(&mut self) {
+        self.reset();
+    }
 }
 
 /// A device as the bus holds it.
@@ -118,12 +122,17 @@ impl PortBus {
 
     /// Resets all devices.
     pub fn reset(&self) {
+        self.each(|device| device.reset());
+    }
+
+    /// All devices follow the guest into its sleep.
+    pub fn sleep(&self) {
+        self.each(|device| device.sleep());
+    }
+
+    fn each(&self, act: impl Fn(&mut dyn PortDevice)) {
         for entry in &self.entries {
-            entry
-                .device
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .reset();
+            act(&mut *entry.device.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 }

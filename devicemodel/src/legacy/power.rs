@@ -1,7 +1,8 @@
 //! ACPI fixed hardware: PM1 event and control registers, PM timer, SMI command port.
 //!
-//! The power button is a fixed event: its status bit raises the system control interrupt, and
-//! the guest shuts itself down, which ends with a write of the S5 sleep type.
+//! Buttons are fixed events: the status bit raises the system control interrupt, and the guest shuts
+//! itself down or goes to sleep, which ends with a write of a sleep type. Power button and clock wake a
+//! sleeping guest, as the Device Model does on command.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,10 +26,15 @@ pub const SMI_COMMAND: u16 = 0xb2;
 pub const ACPI_ENABLE: u8 = 0xa0;
 /// Written there: the guest gives it back.
 pub const ACPI_DISABLE: u8 = 0xa1;
+/// Sleep type of "suspend to RAM".
+pub const SLEEP_TYPE_S3: u8 = 3;
 /// Sleep type of "soft off".
 pub const SLEEP_TYPE_S5: u8 = 5;
 
 const POWER_BUTTON: u16 = 1 << 8;
+const SLEEP_BUTTON: u16 = 1 << 9;
+const CLOCK: u16 = 1 << 10;
+const WAKE: u16 = 1 << 15;
 /// Status bits that exist: timer, bus master, global lock, buttons, clock, wake.
 const STATUS_BITS: u16 = 0x8731;
 /// Bits that raise the interrupt: timer, global lock, power button, sleep button, clock.
@@ -36,6 +42,27 @@ const ENABLE_BITS: u16 = 0x0721;
 const SCI_ENABLE: u16 = 1 << 0;
 const SLEEP_ENABLE: u16 = 1 << 13;
 const TIMER_HZ: u128 = 3_579_545;
+
+/// A fixed event (ACPI 4.8.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fixed {
+    /// Somebody presses the power button.
+    PowerButton,
+    /// Somebody presses the sleep button.
+    SleepButton,
+    /// The clock's alarm rings.
+    Clock,
+}
+
+impl Fixed {
+    fn status(self) -> u16 {
+        match self {
+            Self::PowerButton => POWER_BUTTON,
+            Self::SleepButton => SLEEP_BUTTON,
+            Self::Clock => CLOCK,
+        }
+    }
+}
 
 /// The registers.
 pub struct Power {
@@ -45,11 +72,18 @@ pub struct Power {
     started: Instant,
     sci: Arc<dyn InterruptLine>,
     events: Sender<Event>,
+    /// Whether the guest may suspend to RAM.
+    sleeps: bool,
+    asleep: bool,
 }
 
 impl Power {
-    /// With the line of the system control interrupt.
-    pub fn new(sci: Arc<dyn InterruptLine>, events: Sender<Event>) -> Arc<Mutex<Self>> {
+    /// With the line of the system control interrupt, for a guest that `sleeps` or not.
+    pub fn new(
+        sci: Arc<dyn InterruptLine>,
+        events: Sender<Event>,
+        sleeps: bool,
+    ) -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self {
             status: 0,
             enable: 0,
@@ -57,6 +91,8 @@ impl Power {
             started: Instant::now(),
             sci,
             events,
+            sleeps,
+            asleep: false,
         }))
     }
 
@@ -64,9 +100,23 @@ impl Power {
         self.sci.set(self.status & self.enable & ENABLE_BITS != 0);
     }
 
-    /// Presses the power button.
-    pub fn press_button(&mut self) {
-        self.status |= POWER_BUTTON;
+    /// An event happens, which wakes a sleeping guest that has enabled it.
+    pub fn happens(&mut self, event: Fixed) {
+        self.status |= event.status();
+        self.wake_if_due();
+        self.update();
+    }
+
+    fn wake_if_due(&self) {
+        if self.asleep && self.status & self.enable & ENABLE_BITS != 0 {
+            let _ = self.events.send(Event::Wake);
+        }
+    }
+
+    /// The guest is woken up: it finds the reason in the status register.
+    pub fn wake(&mut self) {
+        self.asleep = false;
+        self.status |= WAKE;
         self.update();
     }
 
@@ -79,10 +129,19 @@ impl Power {
         self.control = value & !SLEEP_ENABLE;
         let kind = (value >> 10 & 7) as u8;
         if value & SLEEP_ENABLE != 0 {
-            if kind == SLEEP_TYPE_S5 {
-                let _ = self.events.send(Event::PowerOff);
-            } else {
-                log::debug!("the guest asked for sleep state {kind}, which it was not offered");
+            match kind {
+                SLEEP_TYPE_S3 if self.sleeps => {
+                    self.asleep = true;
+                    let _ = self.events.send(Event::Suspend);
+                    // What has happened on the way to sleep ends it at once.
+                    self.wake_if_due();
+                }
+                SLEEP_TYPE_S5 => {
+                    let _ = self.events.send(Event::PowerOff);
+                }
+                _ => {
+                    log::debug!("the guest asked for sleep state {kind}, which it was not offered")
+                }
             }
         }
     }
@@ -148,8 +207,12 @@ impl PortDevice for Power {
 
     fn reset(&mut self) {
         (self.status, self.enable, self.control) = (0, 0, 0);
+        self.asleep = false;
         self.update();
     }
+
+    /// What may wake the guest stays, and so does ACPI mode.
+    fn sleep(&mut self) {}
 }
 
 /// The port that switches between firmware and operating system.
@@ -191,14 +254,14 @@ mod tests {
     fn power() -> (Arc<Mutex<Power>>, Arc<Pin>, Receiver<Event>) {
         let (sender, events) = mpsc::channel();
         let pin = Arc::new(Pin::default());
-        (Power::new(pin.clone(), sender), pin, events)
+        (Power::new(pin.clone(), sender, true), pin, events)
     }
 
     #[test]
     fn the_button_raises_the_interrupt_until_its_status_is_cleared() {
         let (power, pin, _events) = power();
         let mut power = power.lock().unwrap();
-        power.press_button();
+        power.happens(Fixed::PowerButton);
         assert!(!pin.0.load(Ordering::Relaxed), "not enabled yet");
         power.write_wide(2, 2, POWER_BUTTON.into());
         assert!(pin.0.load(Ordering::Relaxed));
@@ -219,8 +282,40 @@ mod tests {
             u32::from(SLEEP_TYPE_S5) << 10 | u32::from(SLEEP_ENABLE),
         );
         assert_eq!(events.try_recv(), Ok(Event::PowerOff));
-        power.write_wide(4, 2, 3 << 10 | u32::from(SLEEP_ENABLE));
-        assert!(events.try_recv().is_err(), "S3 is not offered");
+        power.write_wide(4, 2, 1 << 10 | u32::from(SLEEP_ENABLE));
+        assert!(events.try_recv().is_err(), "S1 is not offered");
+    }
+
+    #[test]
+    fn an_enabled_event_wakes_a_sleeping_guest_which_sees_that_it_was_woken() {
+        let (power, _pin, events) = power();
+        let mut power = power.lock().unwrap();
+        power.happens(Fixed::Clock);
+        power.write_wide(0, 2, u32::from(CLOCK));
+        power.write_wide(
+            4,
+            2,
+            u32::from(SLEEP_TYPE_S3) << 10 | u32::from(SLEEP_ENABLE),
+        );
+        assert_eq!(events.try_recv(), Ok(Event::Suspend));
+        power.sleep();
+        power.happens(Fixed::Clock);
+        assert!(events.try_recv().is_err(), "not enabled");
+        power.write_wide(2, 2, u32::from(POWER_BUTTON));
+        power.happens(Fixed::PowerButton);
+        assert_eq!(events.try_recv(), Ok(Event::Wake));
+        power.wake();
+        let status = u32::from(WAKE | CLOCK | POWER_BUTTON);
+        assert_eq!(power.read_wide(0, 2), status);
+        power.happens(Fixed::PowerButton);
+        assert!(events.try_recv().is_err(), "it is awake");
+        power.write_wide(
+            4,
+            2,
+            u32::from(SLEEP_TYPE_S3) << 10 | u32::from(SLEEP_ENABLE),
+        );
+        assert_eq!(events.try_recv(), Ok(Event::Suspend));
+        assert_eq!(events.try_recv(), Ok(Event::Wake), "the button is pressed");
     }
 
     #[test]
@@ -246,7 +341,7 @@ mod tests {
     fn bytes_can_be_written_one_by_one() {
         let (power, _pin, events) = power();
         let mut power = power.lock().unwrap();
-        power.press_button();
+        power.happens(Fixed::PowerButton);
         power.write(0, 0xff);
         assert_eq!(
             power.read(1),

@@ -29,6 +29,7 @@ const CODE32: u16 = 0x20;
 /// Access rights of CS in the VMCS's format: present, accessed code; L for 64 bits, D for 32.
 const CS_RIGHTS_64: u32 = 0xa09b;
 const CS_RIGHTS_32: u32 = 0xc09b;
+const CS_RIGHTS_16: u32 = 0x9b;
 
 const PRESENT_WRITABLE: u64 = 0x3;
 const LARGE: u64 = 0x80;
@@ -77,6 +78,29 @@ fn registers(code: u16) -> Regs {
         fs_sel: DATA,
         gs_sel: DATA,
         ..Regs::default()
+    }
+}
+
+/// Real mode at an address of the first megabyte, as after a wake-up (ACPI 5.2.10).
+pub fn real_mode(address: u32) -> VcpuRegs {
+    let segment = address >> 4 & 0xffff;
+    let regs = Regs {
+        rip: u64::from(address & 0xf),
+        cr0: CR0_ET,
+        rflags: 0x2,
+        cs_sel: segment as u16,
+        cs_base: u64::from(segment) << 4,
+        cs_limit: 0xffff,
+        cs_ar: CS_RIGHTS_16,
+        idt: DescriptorPtr {
+            limit: 0x3ff,
+            ..<_>::default()
+        },
+        ..Regs::default()
+    };
+    VcpuRegs {
+        regs,
+        ..VcpuRegs::default()
     }
 }
 

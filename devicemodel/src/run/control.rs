@@ -8,8 +8,9 @@
 //! {"command":"status"}   ->   {"ack":0,"name":"vm1","state":"running",...}
 //! ```
 //!
-//! Commands are `status`, `pause`, `resume`, `reset`, `stop` (the power button), `destroy`, and
-//! `blkrescan` with a `device`, such as `6,/srv/disk.img`, for a drive that has no medium.
+//! Commands are `status`, `pause`, `suspend` (the sleep button), `resume`, `reset`, `stop` (the power
+//! button), `destroy`, and `blkrescan` with a `device`, such as `6,/srv/disk.img`, for a drive that has
+//! no medium.
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -36,9 +37,10 @@ pub enum Command {
     /// Tell how the VM is.
     Status,
     /// Stop its CPUs.
-    #[serde(alias = "suspend")]
     Pause,
-    /// Let them go on.
+    /// Press the sleep button.
+    Suspend,
+    /// Let its CPUs go on, or wake it.
     Resume,
     /// Restart the guest.
     Reset,
@@ -56,7 +58,7 @@ pub enum Command {
 pub struct Status {
     /// Name.
     pub name: String,
-    /// `running`, `paused` or `stopping`.
+    /// `running`, `paused`, `suspended` or `stopping`.
     pub state: &'static str,
     /// Process id of the Device Model.
     pub pid: u32,
@@ -241,8 +243,8 @@ fn json_answer(request: Request, events: &Sender<Event>) -> serde_json::Value {
     };
     let Ok(command) = command else {
         let error = format!(
-            "there is no command \"{name}\": use status, pause, resume, reset, stop, destroy or \
-             blkrescan"
+            "there is no command \"{name}\": use status, pause, suspend, resume, reset, stop, \
+             destroy or blkrescan"
         );
         return serde_json::json!({ "ack": -1, "error": error });
     };
@@ -315,7 +317,7 @@ mod manager {
         let command = match word(8)? {
             DM_STOP if forced => Command::Destroy,
             DM_STOP => Command::Stop,
-            DM_SUSPEND => Command::Pause,
+            DM_SUSPEND => Command::Suspend,
             DM_RESUME => Command::Resume,
             DM_QUERY => Command::Status,
             DM_BLKRESCAN => Command::BlkRescan(text(message.get(DATA..)?)),
@@ -330,7 +332,9 @@ mod manager {
                 log::warn!("a manager's command failed: {error}");
                 -1
             }
-            Answer::Status(status) if status.state == "paused" => STATE_SUSPENDED,
+            Answer::Status(status) if matches!(status.state, "paused" | "suspended") => {
+                STATE_SUSPENDED
+            }
             Answer::Status(_) => STATE_STARTED,
         })
     }
@@ -373,7 +377,7 @@ mod manager {
         fn messages_of_acrnctl_become_commands() {
             assert_eq!(ask(DM_STOP, &[]), (0, Command::Stop));
             assert_eq!(ask(DM_STOP, &[1]), (0, Command::Destroy));
-            assert_eq!(ask(DM_SUSPEND, &[]), (0, Command::Pause));
+            assert_eq!(ask(DM_SUSPEND, &[]), (0, Command::Suspend));
             let rescan = Command::BlkRescan("3,/srv/disk".to_owned());
             assert_eq!(ask(DM_BLKRESCAN, b"3,/srv/disk\0"), (0, rescan));
         }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use acrn_abi::hypercall::Vdev;
 use acrn_abi::ioreq::{DIRECTION_READ, IoRequest, Kind};
@@ -107,8 +107,9 @@ impl Machine {
         let replaced = Arc::new(AtomicBool::new(false));
         let hpet = Hpet::new(&lines, replaced.clone())?;
         let pit = Pit::new(lines.clone(), replaced)?;
-        let cmos = Cmos::new(lines.line(RTC_GSI), parts.memory.layout)?;
-        let power = Power::new(lines.line(Gsi(acpi::SCI.into())), parts.events.clone());
+        let sci = lines.line(Gsi(acpi::SCI.into()));
+        let power = Power::new(sci, parts.events.clone(), spec.sleeps());
+        let cmos = Cmos::new(lines.line(RTC_GSI), power.clone(), parts.memory.layout)?;
         ports.add(0x40..0x44, pit.clone());
         ports.add(0x61..0x62, shared(SystemControl(pit)));
         ports.add(0x70..0x72, cmos);
@@ -150,12 +151,9 @@ impl Machine {
             .collect()
     }
 
-    /// Presses the power button.
-    pub fn press_power_button(&self) {
-        self.power
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .press_button();
+    /// Power management: buttons, and what follows a wake-up.
+    pub fn power(&self) -> MutexGuard<'_, Power> {
+        self.power.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a medium into a drive without one, as `SLOT[:FUNCTION],PATH` says.
@@ -182,8 +180,18 @@ impl Machine {
 
     /// Resets all devices.
     pub fn reset(&self) {
-        self.bus.reset();
         self.ports.reset();
+        self.reset_unsupplied();
+    }
+
+    /// The guest suspends to RAM: all devices but the clock and power management are reset.
+    pub fn sleep(&self) {
+        self.ports.sleep();
+        self.reset_unsupplied();
+    }
+
+    fn reset_unsupplied(&self) {
+        self.bus.reset();
         self.hpet
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -1,4 +1,4 @@
-//! The life of a VM: creation, running, pause, reset, end.
+//! The life of a VM: creation, running, pause, suspension, reset, end.
 //!
 //! [`Vm::create`] builds everything, [`Vm::run`] is the main loop: it sleeps until something
 //! concerns the VM as a whole, an [`Event`], and acts on it. I/O of the guest is answered
@@ -11,12 +11,13 @@ pub mod machine;
 pub mod requests;
 pub mod sandbox;
 pub mod signals;
+mod sleep;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use acrn_abi::hypercall::VmCreation;
+use acrn_abi::hypercall::{VcpuRegs, VmCreation};
 use acrn_abi::vm_flags::VmFlags;
 
 use crate::acpi::{self, Platform, TablesTooLarge};
@@ -24,6 +25,7 @@ use crate::cli::VmSpec;
 use crate::exit::ExitCode;
 use crate::hsm::page::RequestPage;
 use crate::hsm::{Hsm, HsmError};
+use crate::legacy::power::Fixed;
 use crate::loader::{LoadError, Program};
 use crate::memory::{Memory, MemoryError};
 use control::{Answer, Command, Control};
@@ -32,6 +34,8 @@ use requests::RequestLoop;
 
 /// How long a guest has to react to the power button.
 const POWER_OFF_TIME: Duration = Duration::from_secs(60);
+/// How often the power button is pressed of a guest that is being woken: it may miss one.
+const PRESS_AGAIN: Duration = Duration::from_secs(1);
 /// How often creating the VM is tried: its predecessor may still be going.
 const CREATE_TRIES: u32 = 5;
 const CREATE_PAUSE: Duration = Duration::from_millis(200);
@@ -41,6 +45,10 @@ const CREATE_PAUSE: Duration = Duration::from_millis(200);
 pub enum Event {
     /// The guest switched itself off.
     PowerOff,
+    /// The guest suspends to RAM.
+    Suspend,
+    /// Something wakes a suspended guest.
+    Wake,
     /// The guest asked for a reset.
     Reset,
     /// A test program ends with this value.
@@ -94,6 +102,17 @@ impl RunError {
     }
 }
 
+/// What the vCPUs do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// They run, or have not started yet.
+    Running,
+    /// They stand still and can go on.
+    Paused,
+    /// The guest has suspended to RAM: it can be woken.
+    Suspended,
+}
+
 /// A VM that exists.
 pub struct Vm {
     name: String,
@@ -109,9 +128,11 @@ pub struct Vm {
     events: Receiver<Event>,
     sender: Sender<Event>,
     requests: Option<RequestLoop>,
-    paused: bool,
+    state: State,
     /// When a guest that was asked to stop is switched off.
     deadline: Option<Instant>,
+    /// It was asked while it slept.
+    drowsy: bool,
 }
 
 impl Vm {
@@ -163,15 +184,20 @@ impl Vm {
             memory,
             machine,
             program,
-            platform: Platform { apic_ids, coms },
+            platform: Platform {
+                apic_ids,
+                coms,
+                sleeps: spec.sleeps(),
+            },
             vcpus,
             vmid: creation.vmid,
             scrub: !spec.flags.contains(VmFlags::RT),
             events,
             sender,
             requests: None,
-            paused: false,
+            state: State::Running,
             deadline: None,
+            drowsy: false,
         })
     }
 
@@ -192,8 +218,15 @@ impl Vm {
     pub fn start(&mut self) -> Result<(), RunError> {
         acpi::write(self.memory.ram(), &self.platform)?;
         let regs = self.program.load(&self.memory, acpi::RSDP_ADDRESS)?;
+        self.begin(&regs)?;
+        log::info!("{} runs with {} CPUs", self.name, self.vcpus);
+        Ok(())
+    }
+
+    /// Lets the first CPU begin with these registers.
+    fn begin(&mut self, regs: &VcpuRegs) -> Result<(), RunError> {
         let remedy = "see the hypervisor's log";
-        self.hsm.set_vcpu_regs(&regs).map_err(HsmError::refused(
+        self.hsm.set_vcpu_regs(regs).map_err(HsmError::refused(
             "set the registers of the first CPU",
             remedy,
         ))?;
@@ -209,8 +242,7 @@ impl Vm {
         self.hsm
             .start_vm()
             .map_err(HsmError::refused("start the VM", remedy))?;
-        self.paused = false;
-        log::info!("{} runs with {} CPUs", self.name, self.vcpus);
+        self.state = State::Running;
         Ok(())
     }
 
@@ -232,8 +264,17 @@ impl Vm {
             let event = match self.deadline {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    match self.events.recv_timeout(left) {
+                    let wait = if self.drowsy {
+                        left.min(PRESS_AGAIN)
+                    } else {
+                        left
+                    };
+                    match self.events.recv_timeout(wait) {
                         Ok(event) => event,
+                        Err(RecvTimeoutError::Timeout) if wait < left => {
+                            self.machine.power().happens(Fixed::PowerButton);
+                            continue;
+                        }
                         Err(RecvTimeoutError::Timeout) => {
                             log::warn!("{} did not react to its power button", self.name);
                             return Ok(ExitCode::Forced.number());
@@ -251,12 +292,14 @@ impl Vm {
                 Event::DebugExit(value) => return Ok((value << 1 | 1) as i32 & 0xff),
                 Event::Lost => return Ok(ExitCode::Hypervisor.number()),
                 Event::Reset => self.reset()?,
+                Event::Suspend => self.suspend()?,
+                Event::Wake => self.wake()?,
                 Event::Stop => {
                     if self.deadline.is_some() {
                         log::warn!("{} is switched off by force", self.name);
                         return Ok(ExitCode::Forced.number());
                     }
-                    self.press_power_button();
+                    self.press_power_button()?;
                 }
                 Event::Control(control) => {
                     if let Some(code) = self.control(control)? {
@@ -268,21 +311,20 @@ impl Vm {
     }
 
     /// Asks the guest to shut down, and starts the clock.
-    fn press_power_button(&mut self) {
+    fn press_power_button(&mut self) -> Result<(), RunError> {
+        self.drowsy = self.state == State::Suspended;
+        self.wake()?;
         if let Err(error) = self.set_paused(false) {
             log::warn!("{error}");
         }
         log::info!("{}: power button", self.name);
-        self.machine.press_power_button();
+        self.machine.power().happens(Fixed::PowerButton);
         self.deadline = Some(Instant::now() + POWER_OFF_TIME);
+        Ok(())
     }
 
     /// Executes a command; `Some` ends the VM with this code.
     fn control(&mut self, control: Control) -> Result<Option<i32>, RunError> {
-        let done = |result: Result<(), HsmError>| match result {
-            Ok(()) => Answer::Done,
-            Err(error) => Answer::Failed(error.to_string()),
-        };
         let mut end = None;
         let answer = match &control.command {
             Command::BlkRescan(medium) => match self.machine.insert(medium) {
@@ -290,21 +332,15 @@ impl Vm {
                 Err(error) => Answer::Failed(error),
             },
             Command::Status => self.status(),
-            Command::Pause => done(self.set_paused(true)),
-            Command::Resume => done(self.set_paused(false)),
-            Command::Reset => match self.reset() {
-                Ok(()) => Answer::Done,
-                Err(error) => {
-                    control.answer(Answer::Failed(error.to_string()));
-                    return Err(error);
-                }
-            },
-            Command::Stop => {
-                if self.deadline.is_none() {
-                    self.press_power_button();
-                }
-                Answer::Done
+            Command::Pause => answer(self.set_paused(true)),
+            Command::Resume if self.state == State::Suspended => {
+                self.fatal(&control, Self::wake)?
             }
+            Command::Resume => answer(self.set_paused(false)),
+            Command::Suspend => answer(self.press_sleep_button()),
+            Command::Reset => self.fatal(&control, Self::reset)?,
+            Command::Stop if self.deadline.is_some() => Answer::Done,
+            Command::Stop => self.fatal(&control, Self::press_power_button)?,
             Command::Destroy => {
                 end = Some(ExitCode::Success.number());
                 Answer::Done
@@ -314,11 +350,23 @@ impl Vm {
         Ok(end)
     }
 
+    /// Does something without which the VM cannot go on.
+    fn fatal(
+        &mut self,
+        control: &Control,
+        act: impl FnOnce(&mut Self) -> Result<(), RunError>,
+    ) -> Result<Answer, RunError> {
+        act(self)
+            .map(|()| Answer::Done)
+            .inspect_err(|error| control.answer(Answer::Failed(error.to_string())))
+    }
+
     fn status(&self) -> Answer {
-        let state = match (self.paused, self.deadline) {
-            (true, _) => "paused",
-            (false, Some(_)) => "stopping",
-            (false, None) => "running",
+        let state = match (self.state, self.deadline) {
+            (State::Paused, _) => "paused",
+            (State::Suspended, _) => "suspended",
+            (State::Running, Some(_)) => "stopping",
+            (State::Running, None) => "running",
         };
         Answer::Status(control::Status {
             name: self.name.clone(),
@@ -331,10 +379,13 @@ impl Vm {
         })
     }
 
-    fn set_paused(&mut self, paused: bool) -> Result<(), HsmError> {
-        if paused == self.paused {
-            return Ok(());
-        }
+    fn set_paused(&mut self, paused: bool) -> Result<(), Refusal> {
+        let wanted = match (self.state, paused) {
+            (State::Suspended, true) => return Err(Refusal::Suspended),
+            (State::Running, true) => State::Paused,
+            (State::Paused, false) => State::Running,
+            _ => return Ok(()),
+        };
         if paused {
             self.hsm
                 .pause_vm()
@@ -344,7 +395,7 @@ impl Vm {
                 .start_vm()
                 .map_err(HsmError::refused("resume the VM", "reset it"))?;
         }
-        self.paused = paused;
+        self.state = wanted;
         log::info!(
             "{} {}",
             self.name,
@@ -353,42 +404,57 @@ impl Vm {
         Ok(())
     }
 
-    /// Restarts the guest in the same VM.
-    fn reset(&mut self) -> Result<(), RunError> {
-        log::info!("{} is reset", self.name);
+    /// Stops the vCPUs for good: no request of theirs waits any more.
+    fn halt(&mut self, action: &'static str) -> Result<(), RunError> {
         let remedy = "start the VM anew";
-        if !self.paused {
+        if self.state == State::Running {
             self.hsm
                 .pause_vm()
-                .map_err(HsmError::refused("pause the VM for a reset", remedy))?;
-            self.paused = true;
+                .map_err(HsmError::refused(action, remedy))?;
+            self.state = State::Paused;
         }
         // Requests in work are answered first; what came after that is dropped by the driver.
         drop(self.requests.take());
         self.hsm
             .clear_requests()
             .map_err(HsmError::refused("clear the requests of the VM", remedy))?;
+        Ok(())
+    }
+
+    /// Restarts the guest in the same VM.
+    fn reset(&mut self) -> Result<(), RunError> {
+        log::info!("{} is reset", self.name);
+        if self.state != State::Suspended {
+            self.halt("pause the VM for a reset")?;
+        }
         self.machine.reset();
-        self.hsm
-            .reset_vm()
-            .map_err(HsmError::refused("reset the VM", remedy))?;
+        self.reset_cpus()?;
         // What the old guest still asked for does not concern the new one.
         while let Ok(event) = self.events.try_recv() {
             match event {
-                Event::Reset | Event::PowerOff | Event::DebugExit(_) => {}
+                Event::Reset
+                | Event::PowerOff
+                | Event::Suspend
+                | Event::Wake
+                | Event::DebugExit(_) => {}
                 other => {
                     let _ = self.sender.send(other);
                     break;
                 }
             }
         }
-        self.deadline = None;
+        (self.deadline, self.drowsy) = (None, false);
         self.start()
+    }
+
+    fn reset_cpus(&self) -> Result<(), RunError> {
+        let refused = HsmError::refused("reset the VM", "start the VM anew");
+        Ok(self.hsm.reset_vm().map_err(refused)?)
     }
 
     /// Ends the VM and gives everything back.
     fn end(mut self) {
-        if !self.paused {
+        if self.state == State::Running {
             // A VM that has crashed may refuse; it is destroyed anyway.
             if let Err(error) = self.hsm.pause_vm() {
                 log::debug!("the VM was not paused: {error}");
@@ -403,6 +469,26 @@ impl Vm {
                 log::warn!("the VM could not be destroyed, which closing its file does: {error}");
             }
         }
+    }
+}
+
+/// Why a command is not carried out, which harms nobody.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
+    #[error("it is suspended: resume it first")]
+    Suspended,
+    #[error("it is paused: resume it first")]
+    Paused,
+    #[error("a real-time VM does not suspend: pause its guest's work, or stop it")]
+    RealTime,
+}
+
+fn answer(result: Result<(), Refusal>) -> Answer {
+    match result {
+        Ok(()) => Answer::Done,
+        Err(error) => Answer::Failed(error.to_string()),
     }
 }
 

@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 
 use acrn_abi::hypercall::IrqLine;
 
+use vm_memory::{Address, Bytes, GuestAddress};
+
 use super::*;
 use crate::cli::{Request, parse};
 use crate::hsm::fake::{Call, FakeHsm};
@@ -16,11 +18,13 @@ use crate::memory::Layout;
 use crate::pci::bus::ECAM_BASE;
 
 const POWER_OFF: u32 = 1 << 13 | 5 << 10;
+const SUSPEND: u32 = 1 << 13 | 3 << 10;
 
 struct Guest {
     hsm: Arc<FakeHsm>,
     page: Arc<RequestPage>,
     events: Sender<Event>,
+    ram: Arc<crate::pci::GuestRam>,
     thread: Option<JoinHandle<i32>>,
     _kernel: tempfile::NamedTempFile,
 }
@@ -47,11 +51,13 @@ impl Guest {
         let (page, events) = (vm.page.clone(), vm.events());
         assert!(hsm.page.set(page.clone()).is_ok());
         vm.start().expect("start");
+        let ram = vm.memory.ram().clone();
         let thread = Some(std::thread::spawn(move || vm.run()));
         Self {
             hsm,
             page,
             events,
+            ram,
             thread,
             _kernel: kernel,
         }
@@ -73,6 +79,32 @@ impl Guest {
             .expect("an answer")
     }
 
+    fn state(&self) -> &'static str {
+        match self.command(Command::Status) {
+            Answer::Status(status) => status.state,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Goes to sleep, to be woken at this address.
+    fn suspend(&self, vector: u32) {
+        let facs = GuestAddress(acpi::RSDP_ADDRESS + 0x40);
+        self.ram.write_obj(vector, facs.unchecked_add(12)).unwrap();
+        self.hsm.take_calls();
+        self.port_out(PM1_CONTROL, 2, SUSPEND);
+        self.hsm.wait_for(&Call::Clear);
+        while self.state() != "suspended" {}
+        assert_eq!(self.main_calls(), [Call::Pause, Call::Clear]);
+    }
+
+    /// What was called besides interrupt lines.
+    fn main_calls(&self) -> Vec<Call> {
+        let calls = self.hsm.take_calls().into_iter();
+        calls
+            .filter(|call| !matches!(call, Call::IrqLine(..)))
+            .collect()
+    }
+
     fn exit_code(&mut self) -> i32 {
         self.thread.take().expect("not yet ended").join().unwrap()
     }
@@ -90,11 +122,7 @@ impl Drop for Guest {
 #[test]
 fn a_vm_is_created_loaded_and_started_in_this_order() {
     let guest = Guest::start("");
-    let calls = guest.hsm.take_calls();
-    let main: Vec<_> = calls
-        .into_iter()
-        .filter(|call| !matches!(call, Call::IrqLine(..)))
-        .collect();
+    let main = guest.main_calls();
     let expected = [
         Call::Create,
         Call::Memory {
@@ -128,11 +156,7 @@ fn a_reset_restarts_the_guest_in_the_same_vm() {
     guest.hsm.take_calls();
     guest.port_out(0xcf9, 1, 0x06);
     guest.hsm.wait_for(&Call::Start);
-    let calls = guest.hsm.take_calls();
-    let main: Vec<_> = calls
-        .into_iter()
-        .filter(|call| !matches!(call, Call::IrqLine(..)))
-        .collect();
+    let main = guest.main_calls();
     let registers = Call::Registers {
         rip: 0x100_0200,
         rsi: 0x7000,
@@ -269,19 +293,66 @@ fn stop_presses_the_power_button_and_a_second_one_is_force() {
 #[test]
 fn a_vm_is_paused_and_resumed_and_says_so() {
     let mut guest = Guest::start("");
-    let state = |guest: &Guest| match guest.command(Command::Status) {
-        Answer::Status(status) => status.state,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(state(&guest), "running");
+    assert_eq!(guest.state(), "running");
     guest.hsm.take_calls();
     assert_eq!(guest.command(Command::Pause), Answer::Done);
     assert_eq!(guest.command(Command::Pause), Answer::Done);
-    assert_eq!(state(&guest), "paused");
+    assert_eq!(guest.state(), "paused");
+    assert!(matches!(guest.command(Command::Suspend), Answer::Failed(_)));
     assert_eq!(guest.command(Command::Resume), Answer::Done);
     assert_eq!(guest.hsm.take_calls(), [Call::Pause, Call::Start]);
     assert_eq!(guest.command(Command::Destroy), Answer::Done);
     assert_eq!(guest.exit_code(), 0);
+}
+
+#[test]
+fn a_guest_that_suspends_is_woken_in_real_mode_with_its_devices_reset() {
+    let guest = Guest::start("-l com1,null");
+    guest.port_out(0x3ff, 1, 0x5a);
+    guest.port_out(PM1_EVENT + 2, 2, 1 << 8);
+    guest.suspend(0x9_a012);
+    assert!(matches!(guest.command(Command::Pause), Answer::Failed(_)));
+    assert_eq!(guest.command(Command::Suspend), Answer::Done);
+    assert_eq!(guest.command(Command::Resume), Answer::Done);
+    let registers = Call::Registers { rip: 2, rsi: 0 };
+    assert_eq!(guest.main_calls(), [Call::Reset, registers, Call::Start]);
+    assert_eq!(guest.state(), "running");
+    let wake = 1 << 15;
+    assert_eq!(guest.port_in(PM1_EVENT, 2), wake);
+    assert_eq!(guest.port_in(PM1_EVENT + 2, 2), 1 << 8, "kept");
+    assert_eq!(guest.port_in(0x3ff, 1), 0, "COM1 was reset");
+}
+
+#[test]
+fn a_guest_without_a_waking_vector_begins_anew() {
+    let guest = Guest::start("");
+    guest.suspend(0);
+    assert_eq!(guest.command(Command::Resume), Answer::Done);
+    let registers = Call::Registers {
+        rip: 0x100_0200,
+        rsi: 0x7000,
+    };
+    assert_eq!(guest.main_calls(), [Call::Reset, registers, Call::Start]);
+    assert_eq!(guest.port_in(PM1_EVENT, 2), 0);
+}
+
+#[test]
+fn the_sleep_button_asks_and_the_power_button_wakes() {
+    let guest = Guest::start("");
+    guest.port_out(PM1_EVENT + 2, 2, 3 << 8);
+    assert_eq!(guest.command(Command::Suspend), Answer::Done);
+    assert_eq!(guest.port_in(PM1_EVENT, 2), 1 << 9);
+    guest.port_out(PM1_EVENT, 2, 1 << 9);
+    guest.suspend(0x9_a000);
+    assert_eq!(guest.command(Command::Stop), Answer::Done);
+    assert_eq!(guest.state(), "stopping");
+    let button = 1 << 8;
+    assert_ne!(guest.port_in(PM1_EVENT, 2) & button, 0);
+    guest.port_out(PM1_EVENT, 2, button);
+    // A press that the waking guest has missed comes again.
+    guest.hsm.take_calls();
+    guest.hsm.wait_for(&Call::IrqLine(9, IrqLine::HIGH));
+    assert_ne!(guest.port_in(PM1_EVENT, 2) & button, 0);
 }
 
 #[test]

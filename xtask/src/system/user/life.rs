@@ -121,6 +121,67 @@ pub(super) fn pause_resume(machine: &mut Machine) -> Result<()> {
     goes_on(machine, &boot)
 }
 
+/// The guest sleeps, by its own wish and by its sleep button, and is woken by its clock, from outside,
+/// and by the power button, which then ends it. What ran in it goes on.
+pub(super) fn suspend(machine: &mut Machine) -> Result<()> {
+    let session = machine.user(1)?;
+    let boot = session.check(BOOT_ID, COMMAND)?;
+    let disk = "head -c 1m /dev/urandom >/root/s3 && sync && md5sum </root/s3";
+    let written = session.check(disk, TRANSFER)?;
+    session.check("(while :; do echo; sleep 0.1; done >/tmp/ticks &)", COMMAND)?;
+    session.check(
+        "echo +10 >/sys/class/rtc/rtc0/wakealarm && echo mem >/sys/power/state",
+        TRANSFER,
+    )?;
+    works_after_sleep(machine, &boot, &written)?;
+
+    let before = machine.memory()?;
+    for (sleep, wake) in [("suspend", "resume"), ("suspend", "stop")] {
+        let command = |command| format!("vm-command POST_STD_VM1 {command}");
+        let session = machine.service()?;
+        session.check(&command(sleep), COMMAND)?;
+        session.check(
+            "until vm-command POST_STD_VM1 status | grep suspended; do sleep 0.1; done",
+            TRANSFER,
+        )?;
+        stands_still(machine)?;
+        let session = machine.service()?;
+        session.check(&command(wake), COMMAND)?;
+        if wake == "resume" {
+            works_after_sleep(machine, &boot, &written)?;
+        }
+    }
+    let after = machine.memory()?;
+    ensure!(
+        before.owners == after.owners,
+        "{before:?} became {after:?} by sleeping"
+    );
+    let log = machine.user_ends(1)?;
+    ensure!(
+        log.contains("switched itself off"),
+        "the power button did not end the woken guest:\n{log}"
+    );
+    Ok(())
+}
+
+fn works_after_sleep(machine: &mut Machine, boot: &str, written: &str) -> Result<()> {
+    goes_on(machine, boot)?;
+    let session = machine.user(1)?;
+    let read = session.check(
+        "echo 3 >/proc/sys/vm/drop_caches; md5sum </root/s3",
+        COMMAND,
+    )?;
+    ensure!(read == written, "the disk gave {read} instead of {written}");
+    let online = session.check("nproc", COMMAND)?;
+    ensure!(online == "2", "{online} vCPUs came back instead of 2");
+    session.check(
+        "a=$(wc -l </tmp/ticks); sleep 1; [ $(wc -l </tmp/ticks) -gt $a ] && \
+         head -c 64 /dev/hwrng >/dev/null",
+        COMMAND,
+    )?;
+    Ok(())
+}
+
 /// A paused VM answers no ping.
 pub(super) fn stands_still(machine: &mut Machine) -> Result<()> {
     let ping = machine

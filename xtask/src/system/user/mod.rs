@@ -89,6 +89,12 @@ pub(super) const CASES: &[Case] = &[
         run: life::pause_resume,
     },
     Case {
+        name: "user_vm_suspend",
+        on: BOTH,
+        catches: "S3 of a guest that is not woken, or loses a process, a CPU, disk or network by it",
+        run: life::suspend,
+    },
+    Case {
         name: "user_vm_reset",
         on: BOTH,
         catches: "reset from outside: a guest that does not start from the beginning",
