@@ -93,6 +93,22 @@ pub fn inspector(layout: &Layout) -> Result<PathBuf> {
     static_program(layout, "board inspector", "acrn-inspector", name)
 }
 
+/// Builds `acrn-config`, linked statically.
+///
+/// # Errors
+/// The compiler's, with the end of the log.
+pub fn config(layout: &Layout) -> Result<PathBuf> {
+    static_program(layout, "configuration tool", "acrn-config", "acrn-config")
+}
+
+/// Builds `acrn-image`, linked statically.
+///
+/// # Errors
+/// The compiler's, with the end of the log.
+pub fn disk_images(layout: &Layout) -> Result<PathBuf> {
+    static_program(layout, "image tool", "acrn-image", "acrn-image")
+}
+
 /// Builds `acrnlog` and `acrntrace`, linked statically.
 ///
 /// # Errors

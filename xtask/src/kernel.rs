@@ -1,5 +1,5 @@
-//! The kernel of the Service VM and of the User VM: Debian's `linux-source-6.1` with our
-//! configuration (`guest/kernel/acrn_defconfig`).
+//! Kernels: Debian's `linux-source-6.1` with our configuration. A small one (`guest/kernel/acrn_defconfig`)
+//! for the machines of demo and tests, and one for PCs, with what `guest/kernel/service.config` adds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,40 +9,122 @@ use anyhow::{Context, Result};
 
 use crate::layout::Layout;
 use crate::progress::{Step, output_of};
-use crate::stamp::Inputs;
+use crate::stamp::{Inputs, digest_bytes};
 
 const SOURCE_PACKAGE: &str = "linux-source-6.1";
+const SOURCE: &str = "linux-source-6.1";
 const SOURCE_ARCHIVE: &str = "/usr/src/linux-source-6.1.tar.xz";
-const DEFCONFIG: &str = "guest/kernel/acrn_defconfig";
+
+/// What a kernel is built for.
+struct Flavour {
+    /// What its step is called.
+    name: &'static str,
+    /// Directory of its objects, below the cache.
+    objects: &'static str,
+    /// Its configuration: files that are read one after the other.
+    config: &'static [&'static str],
+    /// What `make` makes.
+    targets: &'static [&'static str],
+    /// About how many objects that are.
+    objects_expected: usize,
+}
+
+/// The kernel of the tests' Service VM and User VMs: small, since they have few devices.
+const SMALL: Flavour = Flavour {
+    name: "kernel",
+    objects: "linux",
+    config: &["guest/kernel/acrn_defconfig"],
+    targets: &["bzImage"],
+    objects_expected: 1750,
+};
+
+/// The kernel of the Debian package, for PCs with systemd.
+const SERVICE: Flavour = Flavour {
+    name: "Service VM kernel",
+    objects: "linux-service",
+    config: &["guest/kernel/acrn_defconfig", "guest/kernel/service.config"],
+    targets: &["bzImage", "modules"],
+    objects_expected: 2900,
+};
 
 /// Builds the kernel unless its inputs are unchanged; returns the path of the bzImage.
 ///
 /// # Errors
 /// The source package is missing, or the build fails: then with the end of its log.
 pub fn build(layout: &Layout) -> Result<PathBuf> {
-    let objects = layout.cache().join("linux");
-    let image = objects.join("arch/x86/boot/bzImage");
-    let inputs = inputs(layout)?;
-    if inputs.match_stamp_of(&image) {
-        return Ok(image);
-    }
-    let step = Step::begin("kernel");
-    let source = unpack(layout, &step)?;
-    configure(layout, &source, &objects, &step)?;
-    compile(layout, &source, &objects, &step)?;
-    inputs.write_stamp_of(&image)?;
-    step.done("built");
-    Ok(image)
+    build_flavour(layout, &SMALL).map(|objects| objects.join(IMAGE))
 }
 
-fn inputs(layout: &Layout) -> Result<Inputs> {
-    let version = source_version()?;
-    let defconfig =
-        fs::read(layout.source(DEFCONFIG)).with_context(|| format!("cannot read {DEFCONFIG}"))?;
-    Ok(Inputs::new().value(SOURCE_PACKAGE, version).value(
-        "defconfig",
-        format!("{:032x}", crate::stamp::digest_bytes(&defconfig)),
-    ))
+/// What the kernel's package is made of.
+#[derive(Debug, Clone)]
+pub struct ServiceKernel {
+    /// What `uname -r` says.
+    pub release: String,
+    /// Version of Debian's source package.
+    pub source: String,
+    /// bzImage.
+    pub image: PathBuf,
+    /// Its configuration.
+    pub config: PathBuf,
+    /// Its symbols.
+    pub symbols: PathBuf,
+    /// A directory whose `lib/modules` has the modules.
+    pub modules: PathBuf,
+}
+
+/// Builds the kernel of the Debian package, with modules.
+///
+/// # Errors
+/// As for [`build`].
+pub fn service(layout: &Layout) -> Result<ServiceKernel> {
+    let objects = build_flavour(layout, &SERVICE)?;
+    let modules = objects.join("installed");
+    if !modules.exists() {
+        let step = Step::begin("Service VM modules");
+        let mut make = make(&layout.cache().join(SOURCE), &objects);
+        make.arg(format!("INSTALL_MOD_PATH={}", modules.display()));
+        make.args(["INSTALL_MOD_STRIP=1", "DEPMOD=true", "modules_install"]);
+        step.run(&mut make, &layout.logs().join("modules.log"), |_| None)?;
+    }
+    let release = fs::read_to_string(objects.join("include/config/kernel.release"))?;
+    Ok(ServiceKernel {
+        release: release.trim().to_owned(),
+        source: source_version()?,
+        image: objects.join(IMAGE),
+        config: objects.join(".config"),
+        symbols: objects.join("System.map"),
+        modules,
+    })
+}
+
+const IMAGE: &str = "arch/x86/boot/bzImage";
+
+fn build_flavour(layout: &Layout, flavour: &Flavour) -> Result<PathBuf> {
+    let objects = layout.cache().join(flavour.objects);
+    let image = objects.join(IMAGE);
+    let config = config(layout, flavour)?;
+    let inputs = Inputs::new()
+        .value(SOURCE_PACKAGE, source_version()?)
+        .value("defconfig", format!("{:032x}", digest_bytes(&config)));
+    if inputs.match_stamp_of(&image) {
+        return Ok(objects);
+    }
+    let step = Step::begin(flavour.name);
+    let source = unpack(layout, &step)?;
+    configure(layout, flavour, &config, &source, &objects, &step)?;
+    compile(layout, flavour, &source, &objects, &step)?;
+    inputs.write_stamp_of(&image)?;
+    step.done("built");
+    Ok(objects)
+}
+
+fn config(layout: &Layout, flavour: &Flavour) -> Result<Vec<u8>> {
+    let mut config = Vec::new();
+    for path in flavour.config {
+        let part = fs::read(layout.source(path)).with_context(|| format!("cannot read {path}"))?;
+        config.extend(part);
+    }
+    Ok(config)
 }
 
 fn source_version() -> Result<String> {
@@ -54,7 +136,7 @@ fn source_version() -> Result<String> {
 
 /// Unpacks the source once per version of its package.
 fn unpack(layout: &Layout, step: &Step) -> Result<PathBuf> {
-    let source = layout.cache().join("linux-source-6.1");
+    let source = layout.cache().join(SOURCE);
     let inputs = Inputs::new().value(SOURCE_PACKAGE, source_version()?);
     if inputs.match_stamp_of(&source) {
         return Ok(source);
@@ -75,32 +157,48 @@ fn unpack(layout: &Layout, step: &Step) -> Result<PathBuf> {
     Ok(source)
 }
 
-fn configure(layout: &Layout, source: &Path, objects: &Path, step: &Step) -> Result<()> {
+fn configure(
+    layout: &Layout,
+    flavour: &Flavour,
+    config: &[u8],
+    source: &Path,
+    objects: &Path,
+    step: &Step,
+) -> Result<()> {
     step.detail("configuring");
     fs::create_dir_all(objects)?;
-    fs::copy(
-        layout.source(DEFCONFIG),
-        source.join("arch/x86/configs/acrn_defconfig"),
-    )?;
-    let log = layout.logs().join("kernel-configure.log");
-    step.run(make(source, objects).arg("acrn_defconfig"), &log, |_| None)
+    let name = format!("acrn_{}_defconfig", flavour.objects);
+    fs::write(source.join("arch/x86/configs").join(&name), config)?;
+    let log = layout
+        .logs()
+        .join(format!("{}-configure.log", flavour.objects));
+    step.run(make(source, objects).arg(name), &log, |_| None)
 }
 
-fn compile(layout: &Layout, source: &Path, objects: &Path, step: &Step) -> Result<()> {
+fn compile(
+    layout: &Layout,
+    flavour: &Flavour,
+    source: &Path,
+    objects: &Path,
+    step: &Step,
+) -> Result<()> {
     let mut count = 0_usize;
+    let expected = flavour.objects_expected;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let log = layout.logs().join("kernel-build.log");
-    step.detail("0 objects (about 1,750 from scratch)");
+    let log = layout.logs().join(format!("{}-build.log", flavour.objects));
+    step.detail(format!("0 objects (about {expected} from scratch)"));
+    // What was installed of an earlier build is outdated.
+    let _ = fs::remove_dir_all(objects.join("installed"));
     step.run(
         make(source, objects)
             .arg(format!("-j{jobs}"))
-            .arg("bzImage"),
+            .args(flavour.targets),
         &log,
         |line| {
             let tool = line.trim_start().split(' ').next().unwrap_or_default();
             matches!(tool, "CC" | "AS" | "AR").then(|| {
                 count += 1;
-                format!("{count} objects of about 1,750")
+                format!("{count} objects of about {expected}")
             })
         },
     )

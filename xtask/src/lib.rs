@@ -20,6 +20,7 @@ pub mod bridge;
 pub mod build;
 pub mod console;
 pub mod cpio;
+pub mod deb;
 pub mod demo;
 pub mod elf;
 pub mod grub;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, bochs, build, demo, layout::Layout, setup, test};
+use xtask::{bench, bochs, build, deb, demo, layout::Layout, setup, test};
 
 /// Build, boot and test acrn-rs.
 #[derive(Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Bench(bench::Options),
     /// Build parts of the system without running anything.
     Build(build::Options),
+    /// Make the Debian packages: hypervisor, tools, the Service VM's kernel, a scenario.
+    Deb(deb::Options),
     /// Install the Debian packages that building and running need, and build Bochs.
     Setup(setup::Options),
 }
@@ -45,6 +47,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Test(options) => test::run(&layout, &options),
         Command::Bench(options) => bench::run(&layout, &options),
         Command::Build(options) => build::run(&layout, &options).map(|()| ExitCode::SUCCESS),
+        Command::Deb(options) => deb::run(&layout, &options).map(|()| ExitCode::SUCCESS),
         Command::Setup(options) => {
             setup::run(&options)?;
             bochs::build::build(&layout)?;

@@ -64,6 +64,14 @@ pub const PACKAGES: &[Package] = &[
     package("grub-common", "makes the bootable image"),
     package("xorriso", "makes the bootable image"),
     package("mtools", "makes the bootable image"),
+    package(
+        "debootstrap",
+        "installs Debian on the disk of the test `journey`",
+    ),
+    package("fdisk", "makes the partitions of that disk"),
+    package("openssh-client", "logs in to the machine of that test"),
+    package("qemu-utils", "converts disk images"),
+    package("lintian", "judges the Debian packages"),
 ];
 
 /// The packages that are not installed.

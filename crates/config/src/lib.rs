@@ -6,7 +6,7 @@
 //! people should know about each element; [`validate`] judges them by its rules; [`allocate`] decides what
 //! they leave open; [`build`] encodes the result with `acrn-config-blob`, whose types the hypervisor reads.
 //! [`launch`] writes how
-//! post-launched VMs are started. [`migrate`] brings older files up to date, [`diff`] compares, [`presets`] has files to begin with.
+//! post-launched VMs are started, [`deploy`] brings all of it to the machine. [`migrate`] brings older files up to date, [`diff`] compares, [`presets`] has files to begin with.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ pub mod allocate;
 pub mod board;
 mod build;
 pub mod cli;
+pub mod deploy;
 pub mod diff;
 mod file;
 pub mod finding;

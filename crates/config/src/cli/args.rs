@@ -92,6 +92,35 @@ pub enum Command {
         #[arg(long, value_name = "DIRECTORY", default_value = "/opt/acrn")]
         installed_in: String,
     },
+    /// Make a Debian package of a scenario, which puts it in force where it is installed.
+    Package {
+        /// The files.
+        #[command(flatten)]
+        files: Files,
+        /// Where to write it.
+        #[arg(short, long, value_name = "DIRECTORY", default_value = ".")]
+        directory: PathBuf,
+        /// Its version; without it, one that is newer each second.
+        #[arg(long, value_name = "VERSION")]
+        package_version: Option<String>,
+    },
+    /// Put a scenario in force on this machine, from the next boot on; what was in force before stays in the
+    /// boot menu.
+    Apply {
+        /// Scenario file (XML), or a configuration that "build" wrote.
+        #[arg(required_unless_present_any = ["previous", "none"])]
+        file: Option<PathBuf>,
+        /// Board file (XML); without it, that of the configuration in force, or this machine as
+        /// acrn-board-inspector sees it.
+        #[arg(long, value_name = "FILE", requires = "file")]
+        board: Option<PathBuf>,
+        /// Go back to what was in force before.
+        #[arg(long, conflicts_with_all = ["file", "none"])]
+        previous: bool,
+        /// Go back to a Service VM alone.
+        #[arg(long, conflicts_with = "file")]
+        none: bool,
+    },
     /// Print a completion script for a shell.
     Completion {
         /// The shell.

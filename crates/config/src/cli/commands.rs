@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-fn load(files: &Files) -> Result<(BoardFile, ScenarioFile), Error> {
+pub(super) fn load(files: &Files) -> Result<(BoardFile, ScenarioFile), Error> {
     Ok((
         BoardFile::load(&files.board)?,
         ScenarioFile::load(&files.scenario)?,
@@ -26,7 +26,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     fs::write(path, bytes).map_err(|source| Error::Io {
         file: path.display().to_string(),
         source,
@@ -52,7 +52,7 @@ fn text(findings: &[Finding]) -> String {
         .collect()
 }
 
-fn judged(findings: &[Finding]) -> Output {
+pub(super) fn judged(findings: &[Finding]) -> Output {
     let list: Vec<_> = findings.iter().map(Finding::json).collect();
     let ok = is_valid(findings);
     Output {

@@ -5,6 +5,7 @@
 
 pub mod args;
 mod commands;
+mod deploy;
 mod show;
 
 use args::{Args, Command};
@@ -70,6 +71,17 @@ pub fn run(command: &Command) -> Output {
             directory,
             installed_in,
         } => commands::launch(files, directory, installed_in),
+        Command::Package {
+            files,
+            directory,
+            package_version,
+        } => deploy::package(files, directory, package_version.as_deref()),
+        Command::Apply {
+            file,
+            board,
+            previous,
+            none: _,
+        } => deploy::apply(file.as_deref(), board.as_deref(), *previous),
         Command::Completion { shell } => Ok(commands::completion(*shell)),
         Command::Inspect { config } => commands::inspect(config),
         Command::Diff { first, second } => commands::diff(first, second),
@@ -103,6 +115,12 @@ pub enum Error {
     /// A VM cannot be started by a script.
     #[error(transparent)]
     Launch(#[from] crate::launch::LaunchError),
+    /// A scenario cannot be put in force.
+    #[error(transparent)]
+    Apply(#[from] crate::deploy::ApplyError),
+    /// A package cannot be made.
+    #[error(transparent)]
+    Package(#[from] crate::deploy::PackageError),
     /// There is no such preset.
     #[error("there is no preset {0}; acrn-config preset lists them")]
     NoPreset(String),
