@@ -29,7 +29,16 @@ pub fn build(board: &BoardFile, scenario: &ScenarioFile) -> Result<Built, Vec<Fi
     let (plan, findings) = plan(board, scenario)?;
     let blob = parts(&board.model, &scenario.model, &plan)
         .and_then(|parts| parts.encoded(&board.model, &scenario.model, &plan))
-        .map_err(|message| with(findings.clone(), scenario, "configuration", message, REPORT))?;
+        .map_err(|message| {
+            with(
+                findings.clone(),
+                scenario,
+                "",
+                "configuration",
+                message,
+                REPORT,
+            )
+        })?;
     Ok(Built {
         blob,
         plan,
@@ -48,13 +57,18 @@ pub fn plan(
     }
     match allocate(&board.model, &scenario.model) {
         Ok(plan) => Ok((plan, findings)),
-        Err(error) => Err(with(
-            findings,
-            scenario,
-            "allocation",
-            error.to_string(),
-            error.remedy(),
-        )),
+        Err(error) => {
+            let path = error.path(&scenario.model);
+            let message = error.to_string();
+            Err(with(
+                findings,
+                scenario,
+                &path,
+                "allocation",
+                message,
+                error.remedy(),
+            ))
+        }
     }
 }
 
@@ -64,6 +78,7 @@ const REPORT: &str = "make the value smaller; if it was in range, report this: a
 fn with(
     mut findings: Vec<Finding>,
     file: &ScenarioFile,
+    path: &str,
     rule: &'static str,
     message: String,
     remedy: &str,
@@ -71,8 +86,8 @@ fn with(
     findings.push(Finding {
         severity: Severity::Error,
         file: file.name.clone(),
-        line: file.document.root.line,
-        path: String::new(),
+        line: file.document.line_of(path),
+        path: path.to_owned(),
         rule,
         message,
         remedy: remedy.to_owned(),

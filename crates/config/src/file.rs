@@ -120,16 +120,58 @@ impl<T: Model> File<T> {
     }
 
     /// Gives one element a text, such as `vm[2]/memory/size` the text `512`, and makes it and what is
-    /// around it if need be. False, and nothing is changed, if no element can be there: an unknown
-    /// name, or a number that leaves others out.
+    /// around it if need be; or an attribute, such as `@scenario`. False, and nothing is changed, if
+    /// nothing can be there: an unknown name, or a number that leaves others out.
     pub fn set(&mut self, path: &str, text: &str) -> bool {
-        let possible = can_be(&self.document.root, T::ITEMS, path);
+        let possible = can_be(&self.document.root, T::ITEMS, path, Wanted::Value);
         if possible {
-            self.document.root.make(path).set_text(text);
-            settle_all(&mut self.document.root, T::ITEMS);
-            self.refresh();
+            let (around, last) = path.rsplit_once('/').unwrap_or(("", path));
+            match last.strip_prefix('@') {
+                Some(name) => self.document.root.make(around).set_attribute(name, text),
+                None => self.document.root.make(path).set_text(text),
+            }
+            self.settle();
         }
         possible
+    }
+
+    /// Adds an element to a list, or one that was absent, such as `vm[2]/virtio_devices/network`. The
+    /// result is its path with its number. Nothing, and nothing is changed, if none can be there.
+    pub fn add(&mut self, path: &str) -> Option<String> {
+        let (around, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let there = match around {
+            "" => Some(&self.document.root),
+            around => xml::find(&self.document.root, around),
+        };
+        let number = there.map_or(0, |element| element.named(name).count()) + 1;
+        let path = format!("{path}[{number}]");
+        let possible = can_be(&self.document.root, T::ITEMS, &path, Wanted::Element);
+        possible.then(|| {
+            self.document.root.make(&path);
+            self.settle();
+            path
+        })
+    }
+
+    /// Takes an element away: its default counts, or a list is shorter. False if there is none.
+    pub fn remove(&mut self, path: &str) -> bool {
+        let (around, last) = path.rsplit_once('/').unwrap_or(("", path));
+        let (name, index) = xml::step(last);
+        let there = match around {
+            "" => Some(&mut self.document.root),
+            around => self.document.root.find_mut(around),
+        };
+        let removed = there.and_then(|element| element.remove(name, index));
+        let is_removed = removed.is_some();
+        if is_removed {
+            self.refresh();
+        }
+        is_removed
+    }
+
+    fn settle(&mut self) {
+        settle_all(&mut self.document.root, T::ITEMS);
+        self.refresh();
     }
 
     /// Reads the document anew, after it was changed.
@@ -140,9 +182,22 @@ impl<T: Model> File<T> {
     }
 }
 
-/// Whether an element can be at `path` below `element`.
-fn can_be(element: &Element, items: &[Item], path: &str) -> bool {
+/// What shall be at a path.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    /// An element without elements in it, or an attribute.
+    Value,
+    /// Any element.
+    Element,
+}
+
+/// Whether that can be at `path` below `element`.
+fn can_be(element: &Element, items: &[Item], path: &str, wanted: Wanted) -> bool {
     let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    if let (Some(attribute), "", Wanted::Value) = (first.strip_prefix('@'), rest, wanted) {
+        let is_it = |item: &Item| item.place == Place::Attribute && item.name == attribute;
+        return items.iter().any(is_it);
+    }
     let (name, index) = xml::step(first);
     let Some(item) = items
         .iter()
@@ -155,8 +210,8 @@ fn can_be(element: &Element, items: &[Item], path: &str) -> bool {
     let absent = Element::new(name);
     let below = element.named(name).nth(index).unwrap_or(&absent);
     match rest {
-        "" => fits && item.children().is_empty(),
-        rest => fits && can_be(below, item.children(), rest),
+        "" => fits && (wanted == Wanted::Element || item.children().is_empty()),
+        rest => fits && can_be(below, item.children(), rest, wanted),
     }
 }
 

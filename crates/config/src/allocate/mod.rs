@@ -182,6 +182,27 @@ impl AllocError {
             Self::HugePages { .. } => "give post-launched VMs less memory",
         }
     }
+
+    /// The element to look at first.
+    pub fn path(&self, scenario: &Scenario) -> String {
+        let of = |name: &String, element: &str| match scenario.vm(name) {
+            Some((index, _)) => format!("{}/{element}", crate::validate::vm_path(index)),
+            None => String::new(),
+        };
+        match self {
+            Self::Memory { vm, .. } | Self::MemoryRegion { vm, .. } | Self::Pieces { vm } => {
+                of(vm, "memory")
+            }
+            Self::NoCpu => "vm[1]/cpu_affinity".to_owned(),
+            Self::HugePages { .. } => {
+                let last = scenario.vms.last();
+                last.map_or(String::new(), |vm| of(&vm.name, "memory"))
+            }
+            Self::NoPort { .. } => "hv/vuart_connections".to_owned(),
+            Self::NoSlot { vm } | Self::NoWindow { vm, .. } => of(vm, "pci_devs"),
+            Self::NoClos { .. } => "hv/CACHE_REGION".to_owned(),
+        }
+    }
 }
 
 /// Decisions that are gathered.

@@ -47,6 +47,13 @@ impl PciFunction<'_> {
         Some((number(self.node.vendor)?, number(self.node.identifier)?))
     }
 
+    /// Its description, without its place.
+    pub fn description(&self) -> &str {
+        let text = self.node.description.as_deref().unwrap_or_default();
+        let place = self.bdf.to_string();
+        text.strip_prefix(&place).unwrap_or(text).trim()
+    }
+
     /// Class and subclass, such as 0x0200 for Ethernet.
     pub fn class(&self) -> u16 {
         self.node.class.map_or(0, |class| (class.0 >> 8) as u16)

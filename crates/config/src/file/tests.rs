@@ -104,6 +104,36 @@ fn one_element_is_set_if_it_can_be_there() {
     assert_eq!(file.document.to_string(), before);
 }
 
+#[test]
+fn elements_are_added_where_they_can_be_and_taken_away() {
+    let mut file = sample();
+    let before = file.document.to_string();
+    let added = file.add("vm[2]/virtio_devices/vsock");
+    assert_eq!(added.as_deref(), Some("vm[2]/virtio_devices/vsock[1]"));
+    assert_eq!(file.model.vms[1].virtio_devices.vsocks.len(), 1);
+    assert!(file.remove("vm[2]/virtio_devices/vsock[1]"));
+    assert!(!file.remove("vm[2]/virtio_devices/vsock[1]"));
+    assert!(file.remove("vm[2]/virtio_devices"));
+    for impossible in [
+        "vm[2]/memory",
+        "vm[2]/nothing",
+        "vm[9]/virtio_devices/vsock",
+        "",
+    ] {
+        assert_eq!(file.add(impossible), None, "{impossible}");
+    }
+    assert_eq!(file.document.to_string(), before);
+}
+
+#[test]
+fn an_attribute_is_set_if_there_is_one() {
+    let mut file = sample();
+    assert!(file.set("@scenario", "mine") && file.set("vm[2]/@id", "7"));
+    assert_eq!(file.model.name.as_deref(), Some("mine"));
+    assert_eq!(file.model.vms[1].id, 7);
+    assert!(!file.set("@nothing", "1") && !file.set("vm[2]/name/@id", "1"));
+}
+
 /// Each item and its way. The board's devices are within each other without end.
 fn each(items: &'static [Item], path: &str, depth: usize, with: &mut dyn FnMut(&str, &Item)) {
     for item in items.iter().filter(|_| depth > 0) {

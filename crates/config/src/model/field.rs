@@ -155,8 +155,9 @@ impl<T: Scalar> Content for T {
         value_of(&element.text(), element.line, item, reads)
     }
     fn to_element(&self, element: &mut Element, item: &Item) {
-        let mut quiet = Reads::new("");
-        if value_of::<T>(&element.text(), 0, item, &mut quiet) != *self {
+        let text = element.text();
+        let is_missing = item.required && element.line == 0 && text.is_empty();
+        if is_missing || value_of::<T>(&text, 0, item, &mut Reads::new("")) != *self {
             element.set_text(&self.text());
         }
     }
@@ -308,11 +309,13 @@ fn write_attribute<T: Content>(value: &T, parent: &mut Element, item: &Item) {
     }
 }
 
-/// An absent element stays absent as long as its absence means the same.
+/// An absent element stays absent as long as its absence means the same. What a new element must have, it
+/// gets.
 fn add_unless_default<T: Content>(value: &T, parent: &mut Element, item: &Item) {
     let element = element_of(value, item);
     let assumed = T::from_element(&Element::new(item.name), item, &mut Reads::new(""));
-    if element != element_of(&assumed, item) {
+    let wanted = item.required && parent.line == 0;
+    if wanted || element != element_of(&assumed, item) {
         parent.add(element);
     }
 }

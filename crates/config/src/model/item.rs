@@ -35,6 +35,19 @@ pub struct Item {
     pub required: bool,
     /// Whether it is this project's: ACRN's own tools do not know it.
     pub ours: bool,
+    /// Whether its text is often longer than a line.
+    pub long: bool,
+    /// When it means something; nothing to say if it always does.
+    pub when: Option<When>,
+}
+
+/// An item means something only beside another one with certain values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct When {
+    /// Name of the other one, in the same group.
+    pub sibling: &'static str,
+    /// Its values.
+    pub words: &'static [&'static str],
 }
 
 /// Where an item stands.
@@ -127,14 +140,14 @@ pub enum Pattern {
     Tty,
 }
 
-/// Who should see an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who should see an item, from most to fewest people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum View {
     /// Everybody.
     Basic,
     /// Who looks for it.
     Advanced,
-    /// Nobody, unless it is set in the file.
+    /// Hardly anybody: ACRN's own forms leave it out.
     Hidden,
 }
 
@@ -171,6 +184,8 @@ pub const fn item(name: &'static str, title: &'static str, help: &'static str) -
         options: OptionsFrom::Kind,
         required: false,
         ours: false,
+        long: false,
+        when: None,
     }
 }
 
@@ -257,6 +272,17 @@ impl Item {
     /// This project's own.
     pub const fn ours(self) -> Self {
         Self { ours: true, ..self }
+    }
+    /// Its text is often longer than a line.
+    pub const fn long(self) -> Self {
+        Self { long: true, ..self }
+    }
+    /// Only beside a sibling with one of these values.
+    pub const fn when(self, sibling: &'static str, words: &'static [&'static str]) -> Self {
+        Self {
+            when: Some(When { sibling, words }),
+            ..self
+        }
     }
     /// With what the field's type says.
     pub(crate) const fn of<T: Field>(self) -> Self {

@@ -11,7 +11,7 @@ mod scalar;
 
 pub use field::{Content, Field, Reads, Rest};
 pub use item::{
-    Applies, Choice, Item, Kind, Occurs, OptionsFrom, Pattern, Place, View, attribute, item,
+    Applies, Choice, Item, Kind, Occurs, OptionsFrom, Pattern, Place, View, When, attribute, item,
     own_text,
 };
 pub(crate) use scalar::words;

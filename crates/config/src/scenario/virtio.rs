@@ -69,11 +69,12 @@ model! {
         pub backend: Backend = item("backend_type", "Connected to",
             "What is on the other side.").default("stdio").post(),
         pub file: Option<String> = item("output_file_path", "File",
-            "The file, for backend file.").post(),
+            "The file, for backend file.").post().when("backend_type", &["file"]),
         pub socket: Option<String> = item("sock_file_path", "Socket",
-            "Path of the socket, for the socket backends.").post(),
+            "Path of the socket, for the socket backends.").post()
+            .when("backend_type", &["sock client", "sock server"]),
         pub tty: Option<String> = item("tty_device_path", "Terminal",
-            "The terminal device, for backend tty.").post(),
+            "The terminal device, for backend tty.").post().when("backend_type", &["tty"]),
     }
 
     /// A network card.

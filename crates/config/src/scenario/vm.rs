@@ -64,9 +64,9 @@ model! {
         pub epc: Epc = item("epc_section", "Enclave page cache",
             "Enclave memory for SGX.").pre().advanced(),
         pub priority: Priority = item("priority", "Priority",
-            "For the scheduler with fixed priorities.").default("PRIO_LOW").hidden(),
+            "For the scheduler with fixed priorities.").default("PRIO_LOW").advanced(),
         pub bvt_weight: i64 = item("bvt_weight", "BVT weight",
-            "The VM's share of a CPU in relation to others.").default("1").range(1, 128).hidden(),
+            "The VM's share of a CPU in relation to others.").default("1").range(1, 128).advanced(),
         pub bvt_warp_value: i64 = item("bvt_warp_value", "BVT warp",
             "How far ahead the VM may borrow.").default("0").range(-8192, 8192).hidden(),
         pub bvt_warp_limit: i64 = item("bvt_warp_limit", "BVT warp limit",
@@ -88,7 +88,7 @@ model! {
         pub ptm: bool = item("PTM", "Precision time",
             "Precision Time Measurement for the VM's PCI devices.").default("y").user().hidden(),
         pub customized_parameters: String = item("customized_parameters", "More parameters",
-            "Words that are appended to the Device Model's command line.").post().advanced(),
+            "Words that are appended to the Device Model's command line.").long().post().advanced(),
         pub virtio_devices: VirtioDevices = item("virtio_devices", "Virtio devices",
             "Devices that the Device Model emulates.").post(),
     }
@@ -148,11 +148,11 @@ model! {
             "First word of the RAM disk's boot module; empty for none.").pattern(Pattern::Tag(31)),
         pub bootargs: String = item("bootargs", "Boot arguments",
             "Command line of the kernel, unless the boot module brings one.")
-            .default(DEFAULT_BOOTARGS).pattern(Pattern::Length(2047)),
+            .default(DEFAULT_BOOTARGS).pattern(Pattern::Length(2047)).long(),
         pub load_addr: Option<Hex> = item("kern_load_addr", "Load address",
-            "Where a raw kernel is loaded in the VM.").hidden(),
+            "Where a raw kernel is loaded in the VM.").when("kern_type", &["KERNEL_RAWIMAGE"]),
         pub entry_addr: Option<Hex> = item("kern_entry_addr", "Entry address",
-            "Where a raw kernel is entered.").hidden(),
+            "Where a raw kernel is entered.").when("kern_type", &["KERNEL_RAWIMAGE"]),
     }
 
     /// Devices without PCI.

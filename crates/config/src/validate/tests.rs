@@ -572,6 +572,16 @@ const CASES: &[Case] = &[
             s.vms[LINUX].virtio_devices.consoles[0].backend = Backend::Pty;
         },
     ),
+    Case(
+        "virtio-device-complete",
+        |_, s| s.vms[LINUX].virtio_devices.blocks.push(String::new()),
+        |_, s| {
+            s.vms[LINUX]
+                .virtio_devices
+                .blocks
+                .push("/disk.img".to_owned())
+        },
+    ),
 ];
 
 fn gpu(s: &mut Scenario) -> &mut crate::scenario::Display {

@@ -41,6 +41,12 @@ pub(super) const RULES: &[Rule] = &[
         "add output_file_path, sock_file_path or tty_device_path",
         console_complete,
     ),
+    error(
+        "virtio-device-complete",
+        "a disk has a path, a network card its interface, an input device the device it stands for",
+        "write what is missing, or remove the device",
+        device_complete,
+    ),
 ];
 
 fn each_vm<'c>(c: &'c Context<'_>) -> impl Iterator<Item = (String, &'c Vm)> {
@@ -162,5 +168,45 @@ fn console_complete(c: &Context<'_>, hits: &mut Hits) {
                 );
             }
         }
+    }
+}
+
+fn device_complete(c: &Context<'_>, hits: &mut Hits) {
+    for (path, vm) in each_vm(c) {
+        let virtio = &vm.virtio_devices;
+        let disks = virtio.blocks.iter().map(String::as_str);
+        let networks = virtio.networks.iter().map(|card| card.interface.as_str());
+        let inputs = virtio.inputs.iter().map(|input| input.device.as_str());
+        missing(&path, "block[N]", "a disk without a path", disks, hits);
+        let interface = "network[N]/interface_name";
+        missing(
+            &path,
+            interface,
+            "a network card without an interface",
+            networks,
+            hits,
+        );
+        let device = "input[N]/backend_device_file";
+        missing(
+            &path,
+            device,
+            "an input device without its device file",
+            inputs,
+            hits,
+        );
+    }
+}
+
+/// Hits of the texts that are empty; `N` in `place` stands for their numbers.
+fn missing<'t>(
+    path: &str,
+    place: &str,
+    what: &str,
+    texts: impl Iterator<Item = &'t str>,
+    hits: &mut Hits,
+) {
+    for (index, _) in texts.enumerate().filter(|(_, text)| text.is_empty()) {
+        let place = place.replace('N', &(index + 1).to_string());
+        hits.add(format!("{path}/{place}"), what);
     }
 }

@@ -1,15 +1,27 @@
 //! Files that come with the program: boards, and a scenario for each way of sharing a machine.
 
+mod fit;
+
+pub use fit::fit;
+
 /// QEMU's q35.
-pub const QEMU_BOARD: &str = include_str!("../data/qemu/board.xml");
+pub const QEMU_BOARD: &str = include_str!("../../data/qemu/board.xml");
 /// A made-up board that resembles a recent Intel PC.
-pub const GENERIC_BOARD: &str = include_str!("../data/generic/board.xml");
+pub const GENERIC_BOARD: &str = include_str!("../../data/generic/board.xml");
+
+/// These boards, by names for people.
+pub const SAMPLE_BOARDS: [(&str, &str); 2] = [
+    ("QEMU q35", QEMU_BOARD),
+    ("An example of a PC", GENERIC_BOARD),
+];
 
 /// A board and a scenario for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
     /// Its name.
     pub name: &'static str,
+    /// What people call it.
+    pub title: &'static str,
     /// What it is good for.
     pub help: &'static str,
     /// The board file.
@@ -22,33 +34,38 @@ pub struct Preset {
 pub const PRESETS: &[Preset] = &[
     Preset {
         name: "shared",
+        title: "Shared",
         help: "User VMs share the machine that the Service VM owns; one is a real-time VM",
         board: QEMU_BOARD,
-        scenario: include_str!("../data/qemu/shared.xml"),
+        scenario: include_str!("../../data/qemu/shared.xml"),
     },
     Preset {
         name: "partitioned",
+        title: "Partitioned",
         help: "two VMs with CPUs, memory and devices of their own; no Service VM",
         board: QEMU_BOARD,
-        scenario: include_str!("../data/qemu/partitioned.xml"),
+        scenario: include_str!("../../data/qemu/partitioned.xml"),
     },
     Preset {
         name: "hybrid",
+        title: "Hybrid",
         help: "a safety VM that the hypervisor starts, the Service VM, and User VMs",
         board: QEMU_BOARD,
-        scenario: include_str!("../data/qemu/hybrid.xml"),
+        scenario: include_str!("../../data/qemu/hybrid.xml"),
     },
     Preset {
         name: "hybrid_rt",
+        title: "Hybrid with real time",
         help: "a real-time VM that the hypervisor starts, the Service VM, and User VMs",
         board: QEMU_BOARD,
-        scenario: include_str!("../data/qemu/hybrid_rt.xml"),
+        scenario: include_str!("../../data/qemu/hybrid_rt.xml"),
     },
     Preset {
         name: "generic",
+        title: "Everything",
         help: "an example with everything, for a made-up board",
         board: GENERIC_BOARD,
-        scenario: include_str!("../data/generic/everything.xml"),
+        scenario: include_str!("../../data/generic/everything.xml"),
     },
 ];
 
