@@ -72,6 +72,11 @@ pub const PACKAGES: &[Package] = &[
     package("openssh-client", "logs in to the machine of that test"),
     package("qemu-utils", "converts disk images"),
     package("lintian", "judges the Debian packages"),
+    package(
+        "chromium",
+        "the browser in which the Configurator is tested",
+    ),
+    package("chromium-driver", "lets the tests use the browser"),
 ];
 
 /// The packages that are not installed.

@@ -1,0 +1,231 @@
+//! A browser with the Configurator in it.
+
+use crate::process::Program;
+use fantoccini::actions::{InputSource as _, KeyAction, KeyActions};
+use fantoccini::elements::Element;
+use fantoccini::key::Key;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a page may take: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Board and scenario files that come with the program.
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crates/config/data")
+        .join(name)
+        .canonicalize()
+        .expect("it is there")
+}
+
+/// A browser.
+pub struct Browser {
+    client: Client,
+    /// The address of the server.
+    base: String,
+    token: String,
+    /// Home of the person.
+    pub home: TempDir,
+    _configurator: Program,
+    _driver: Program,
+}
+
+impl Browser {
+    /// With a window of that size, and files that are opened at once.
+    pub async fn start(size: (u32, u32), files: Option<(PathBuf, PathBuf)>) -> Self {
+        let home = tempfile::tempdir().expect("there is room");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acrn-configurator"));
+        command
+            .arg("--no-browser")
+            .env("HOME", home.path())
+            .env_remove("XDG_STATE_HOME");
+        if let Some((board, scenario)) = files {
+            command.arg("--board").arg(board).arg(scenario);
+        }
+        let address = |line: &str| line.starts_with("http").then(|| line.to_owned());
+        let (configurator, url) = Program::start(&mut command, address);
+        let (base, token) = url.split_once("/?token=").expect("it has a secret");
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").env("HOME", home.path());
+        let port = |line: &str| {
+            line.split("successfully on port ")
+                .nth(1)
+                .map(|rest| rest.trim_end_matches('.').to_owned())
+        };
+        let (driver, port) = Program::start(&mut command, port);
+        let client = client(&port, size, home.path()).await;
+        let browser = Self {
+            client,
+            base: base.to_owned(),
+            token: token.to_owned(),
+            home,
+            _configurator: configurator,
+            _driver: driver,
+        };
+        browser
+            .client
+            .goto(&url)
+            .await
+            .expect("the start page is there");
+        browser
+    }
+
+    /// Goes to a page.
+    pub async fn go(&self, path: &str) {
+        let url = format!("{}{path}?token={}", self.base, self.token);
+        self.client.goto(&url).await.expect("the page is there");
+        self.wait("document.readyState === 'complete'").await;
+    }
+
+    /// The value of an expression.
+    pub async fn value(&self, expression: &str) -> Value {
+        let script = format!("return {expression}");
+        self.client
+            .execute(&script, Vec::new())
+            .await
+            .unwrap_or_else(|error| panic!("{expression}: {error}"))
+    }
+
+    /// A text.
+    pub async fn text(&self, expression: &str) -> String {
+        let value = self.value(expression).await;
+        value.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until an expression is true.
+    pub async fn wait(&self, expression: &str) {
+        let start = Instant::now();
+        // Between two pages there is nothing to ask.
+        while !self
+            .client
+            .execute(&format!("return Boolean({expression})"), Vec::new())
+            .await
+            .is_ok_and(|value| value == true)
+        {
+            let page = || async { self.text("document.body.innerText").await };
+            assert!(
+                start.elapsed() < PATIENCE,
+                "still not: {expression}\n{}",
+                page().await
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The element with an id.
+    pub async fn element(&self, id: &str) -> Element {
+        self.wait(&format!("document.getElementById({})", json!(id)))
+            .await;
+        let selector = format!("[id={}]", json!(id));
+        self.client
+            .find(Locator::Css(&selector))
+            .await
+            .unwrap_or_else(|error| panic!("{id}: {error}"))
+    }
+
+    /// Clicks what has an id.
+    pub async fn click(&self, id: &str) {
+        // The element may be replaced between the two.
+        for _ in 0..3 {
+            if self.element(id).await.click().await.is_ok() {
+                return;
+            }
+        }
+        panic!("{id} cannot be clicked");
+    }
+
+    /// Clicks the first that a selector finds.
+    pub async fn click_on(&self, selector: &str) {
+        let found = self.client.find(Locator::Css(selector)).await;
+        found
+            .unwrap_or_else(|error| panic!("{selector}: {error}"))
+            .click()
+            .await
+            .expect("it can be clicked");
+    }
+
+    /// Types into what has an id, instead of what is there.
+    pub async fn fill(&self, id: &str, text: &str) {
+        let id = json!(id);
+        self.value(&format!(
+            "(document.getElementById({id}).focus(), document.getElementById({id}).select())"
+        ))
+        .await;
+        self.press(text).await;
+    }
+
+    /// Puts a file or a text into what a selector finds.
+    pub async fn put(&self, selector: &str, text: &str) {
+        let element = self
+            .client
+            .find(Locator::Css(selector))
+            .await
+            .expect("it is there");
+        element.send_keys(text).await.expect("it takes text");
+    }
+
+    /// Presses keys where the person is, one after the other. Control stays down until Null.
+    pub async fn press(&self, keys: &str) {
+        let control = char::from(Key::Control);
+        let mut actions = KeyActions::new("keyboard".to_owned());
+        for value in keys.chars() {
+            actions = match value {
+                value if value == control => actions.then(KeyAction::Down { value }),
+                value if value == char::from(Key::Null) => {
+                    actions.then(KeyAction::Up { value: control })
+                }
+                value => actions
+                    .then(KeyAction::Down { value })
+                    .then(KeyAction::Up { value }),
+            };
+        }
+        self.client
+            .perform_actions(actions)
+            .await
+            .expect("keys can be pressed");
+    }
+
+    /// Whether the scenario is shown as valid, once that is so or not.
+    pub async fn wait_valid(&self, is_valid: bool) {
+        let class = if is_valid { "good" } else { "bad" };
+        self.wait(&format!(
+            "document.getElementById('state').classList.contains('{class}')"
+        ))
+        .await;
+    }
+
+    /// A picture of the window, as PNG.
+    pub async fn screenshot(&self) -> Vec<u8> {
+        self.client.screenshot().await.expect("there is a picture")
+    }
+}
+
+async fn client(port: &str, (width, height): (u32, u32), home: &Path) -> Client {
+    let profile = home.join("profile");
+    let options = json!({
+        "binary": "/usr/bin/chromium",
+        "args": [
+            "--headless=new",
+            // Tests run as root too, and in containers with little shared memory.
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--force-device-scale-factor=1",
+            format!("--window-size={width},{height}"),
+            format!("--user-data-dir={}", profile.display()),
+        ],
+    });
+    let capabilities = [("goog:chromeOptions".to_owned(), options)];
+    ClientBuilder::new(HttpConnector::new())
+        .capabilities(capabilities.into_iter().collect())
+        .connect(&format!("http://127.0.0.1:{port}"))
+        .await
+        .expect("the browser starts; cargo xtask setup installs it")
+}
