@@ -101,6 +101,15 @@ pub fn config(layout: &Layout) -> Result<PathBuf> {
     static_program(layout, "configuration tool", "acrn-config", "acrn-config")
 }
 
+/// Builds `acrn-configurator`, linked statically.
+///
+/// # Errors
+/// The compiler's, with the end of the log.
+pub fn configurator(layout: &Layout) -> Result<PathBuf> {
+    let name = "acrn-configurator";
+    static_program(layout, "Configurator", name, name)
+}
+
 /// Builds `acrn-image`, linked statically.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 //! Each module makes one package: a list of files with their places. What is not built here is in
 //! `packaging/`. `acrn-deb` writes the packages, so that the same commit gives the same bytes.
 
+mod configurator;
 mod hypervisor;
 mod kernel;
 mod tools;
@@ -26,6 +27,8 @@ pub enum Part {
     Hypervisor,
     /// `acrn-tools`.
     Tools,
+    /// `acrn-configurator`.
+    Configurator,
     /// The Service VM's kernel.
     Kernel,
 }
@@ -52,7 +55,12 @@ pub struct Options {
 /// # Errors
 /// A build that fails, or what lintian finds.
 pub fn run(layout: &Layout, options: &Options) -> Result<()> {
-    let all = [Part::Hypervisor, Part::Tools, Part::Kernel];
+    let all = [
+        Part::Hypervisor,
+        Part::Tools,
+        Part::Configurator,
+        Part::Kernel,
+    ];
     let parts = if options.parts.is_empty() {
         &all[..]
     } else {
@@ -83,6 +91,7 @@ pub fn build(layout: &Layout, part: Part) -> Result<PathBuf> {
     let package = match part {
         Part::Hypervisor => hypervisor::package(layout)?,
         Part::Tools => tools::package(layout)?,
+        Part::Configurator => configurator::package(layout)?,
         Part::Kernel => kernel::package(layout)?,
     };
     let step = Step::begin("package");

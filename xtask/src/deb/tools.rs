@@ -7,7 +7,7 @@ use std::process::Command;
 use acrn_deb::{Control, Package};
 use anyhow::{Context, Result};
 
-use super::{VERSION, new, read, source};
+use super::{VERSION, configurator, new, read, source};
 use crate::image;
 use crate::layout::Layout;
 use crate::progress::output_of;
@@ -24,11 +24,9 @@ pub(super) fn package(layout: &Layout) -> Result<Package> {
     for path in programs(layout)? {
         add_program(layout, &mut package, &path)?;
     }
-    for entry in fs::read_dir(layout.source("docs/man"))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        package.manual_page(&name, &fs::read_to_string(&path)?);
-    }
+    add_manual_pages(layout, &mut package, |page| {
+        !page.starts_with(configurator::NAME)
+    })?;
     for name in ["acrnd", "acrn-vms", "life_mngr"] {
         let unit = layout.source(&format!("manager/systemd/{name}.service"));
         package.file(&unit_path(name), 0o644, read(&unit)?);
@@ -67,7 +65,22 @@ fn unit_path(name: &str) -> String {
     format!("/lib/systemd/system/{name}.service")
 }
 
-fn add_program(layout: &Layout, package: &mut Package, path: &Path) -> Result<()> {
+pub(super) fn add_manual_pages(
+    layout: &Layout,
+    package: &mut Package,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<()> {
+    for entry in fs::read_dir(layout.source("docs/man"))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if is_wanted(&name) {
+            package.manual_page(&name, &fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn add_program(layout: &Layout, package: &mut Package, path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stripped = layout.target().join("deb").join(name.as_ref());
     if let Some(directory) = stripped.parent() {
@@ -98,7 +111,7 @@ fn add_program(layout: &Layout, package: &mut Package, path: &Path) -> Result<()
 fn completes(program: &str) -> Completes {
     match program {
         "acrn-dm" => Completes::Never,
-        "acrnlog" | "acrn-board-inspector" => Completes::ByOption,
+        "acrnlog" | "acrn-board-inspector" | configurator::NAME => Completes::ByOption,
         _ => Completes::ByCommand,
     }
 }
