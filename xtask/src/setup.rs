@@ -77,6 +77,7 @@ pub const PACKAGES: &[Package] = &[
         "the browser in which the Configurator is tested",
     ),
     package("chromium-driver", "lets the tests use the browser"),
+    package("openssl", "makes the certificate of such a test"),
 ];
 
 /// The packages that are not installed.

@@ -78,6 +78,7 @@ pub fn run(layout: &Layout, options: &Options) -> Result<ExitCode> {
         system::list(&selection);
         return Ok(ExitCode::SUCCESS);
     }
+    setup::run(&setup::Options { yes: options.yes })?;
     let start = Instant::now();
     let mut tally = Tally::default();
     if options.filter.is_none() && options.emulator == Where::All {
@@ -86,7 +87,6 @@ pub fn run(layout: &Layout, options: &Options) -> Result<ExitCode> {
     if options.host_only {
         println!("skipping the system tests: --host-only was given");
     } else {
-        setup::run(&setup::Options { yes: options.yes })?;
         let bare = options.bare;
         let artefacts = if bare {
             Artefacts::bare(layout)?

@@ -269,3 +269,6 @@ fn is_meant(item: &Item, siblings: &[Item], around: Option<&Element>) -> bool {
     let is_there = text(item.name).is_some_and(|text| !text.is_empty());
     is_there || when.words.contains(&value.as_deref().unwrap_or(default))
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,14 @@ pub fn outputs(document: &Document, id: u32, directory: &str) -> Markup {
                 }
             }
             @if document.made().is_some() {
-                p { a.button href={ "/d/" (id) "/summary" } { "Summary to print" } }
+                p.inline {
+                    a.button href={ "/d/" (id) "/summary" } { "Summary to print" }
+                    a.button href={ "/d/" (id) "/package" } download { "Debian package" }
+                }
+                p.help {
+                    "The package acrn-scenario, installed on the target, puts this scenario in force at the next boot. \
+                     What was in force before stays in the boot menu."
+                }
             }
         }
         @if let Some(made) = document.made() {

@@ -95,7 +95,7 @@ fn vms(scenario: &Scenario) -> Markup {
             tbody {
                 @for (index, vm) in scenario.vms.iter().enumerate() {
                     tr {
-                        td { span class={ "swatch vm-" (index) } {} (index) }
+                        td { span class={ "swatch vm-" (index) } {} " " (index) }
                         td { (vm.name) }
                         td { (kind(vm)) }
                         td { (cpus(vm)) }

@@ -221,7 +221,7 @@ fn members(form: &Form<'_>, index: usize, region: &IvshmemRegion, path: &str) ->
                             @if let Some(item) = item(&format!("{list}/VBDF")) {
                                 @let place = members[member].vbdf.map(|bdf| bdf.text()).unwrap_or_default();
                                 input.mono.short type="text" id=(path) data-set=(path) value=(place)
-                                    aria-label=(item.title) title=(item.help) placeholder="place: automatic";
+                                    aria-label=(item.title) title=(item.help) placeholder="automatic";
                             }
                         }
                     }

@@ -27,7 +27,7 @@ pub fn picture(document: &Document, columns: u32) -> Markup {
     ];
     let picture = Block::column(sections.into()).laid_out(width);
     html! {
-        svg.picture viewBox={ "0 0 " (width) " " (picture.height) } role="img" aria-label="The board and who has what" {
+        svg.picture viewBox={ "0 0 " (width + 1.0) " " (picture.height + 1.0) } role="img" aria-label="The board and who has what" {
             (picture.drawn())
         }
     }

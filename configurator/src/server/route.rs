@@ -6,6 +6,7 @@ use crate::document::{Document, Edit};
 use crate::outputs::outputs;
 use crate::pages::{self, Page, Parts, Recent, Theme};
 use crate::work::{MAX_FILE, Request as OpenRequest};
+use acrn_config::deploy;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 type Work = State<Arc<Shared>>;
 
@@ -28,6 +30,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/d/{id}/step", post(step))
         .route("/d/{id}/save", post(save))
         .route("/d/{id}/summary", get(summary))
+        .route("/d/{id}/package", get(package))
         .route("/d/{id}/file/{name}", get(file))
         .route("/d/{id}/{page}", get(page))
         .route(
@@ -201,6 +204,25 @@ async fn file(State(shared): Work, Path((id, name)): Path<(u32, String)>) -> Res
             "No such file",
             "This configuration has no such file now.",
         ),
+    }
+}
+
+/// The scenario as a Debian package that replaces earlier ones.
+async fn package(State(shared): Work, Path(id): Path<u32>) -> Response {
+    let mut work = shared.work();
+    let document = match work.get(id) {
+        Ok(open) => &open.document,
+        Err(error) => return reply::absent(&error),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let time = now.map_or(0, |now| now.as_secs());
+    let version = deploy::version_at(time);
+    match deploy::package(document.board(), document.scenario(), &version, time) {
+        Ok((name, bytes, _)) => reply::download(&name, bytes),
+        Err(error) => {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            reply::failure(status, "No package", &error.to_string())
+        }
     }
 }
 

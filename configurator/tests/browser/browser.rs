@@ -39,15 +39,22 @@ pub struct Browser {
 impl Browser {
     /// With a window of that size, and files that are opened at once.
     pub async fn start(size: (u32, u32), files: Option<(PathBuf, PathBuf)>) -> Self {
+        let mut arguments = Vec::new();
+        if let Some((board, scenario)) = files {
+            arguments.extend(["--board".into(), board, scenario]);
+        }
+        Self::with(size, &arguments).await
+    }
+
+    /// With arguments of the program.
+    pub async fn with(size: (u32, u32), arguments: &[PathBuf]) -> Self {
         let home = tempfile::tempdir().expect("there is room");
         let mut command = Command::new(env!("CARGO_BIN_EXE_acrn-configurator"));
         command
             .arg("--no-browser")
             .env("HOME", home.path())
             .env_remove("XDG_STATE_HOME");
-        if let Some((board, scenario)) = files {
-            command.arg("--board").arg(board).arg(scenario);
-        }
+        command.args(arguments);
         let address = |line: &str| line.starts_with("http").then(|| line.to_owned());
         let (configurator, url) = Program::start(&mut command, address);
         let (base, token) = url.split_once("/?token=").expect("it has a secret");
@@ -217,6 +224,8 @@ async fn client(port: &str, (width, height): (u32, u32), home: &Path) -> Client 
             "--disable-dev-shm-usage",
             "--disable-gpu",
             "--hide-scrollbars",
+            // A test's own certificate is nobody else's.
+            "--ignore-certificate-errors",
             "--force-device-scale-factor=1",
             format!("--window-size={width},{height}"),
             format!("--user-data-dir={}", profile.display()),

@@ -3,6 +3,7 @@
 use crate::browser::{Browser, data};
 use acrn_config_blob::Config;
 use std::fs;
+use std::process::{Command, Stdio};
 
 const SIZE: (u32, u32) = (1280, 900);
 
@@ -189,4 +190,37 @@ async fn an_old_file_is_brought_up_to_date_and_says_what_changed() {
             .await,
         "SERVICE_VM"
     );
+}
+
+#[tokio::test]
+async fn with_a_certificate_it_speaks_https() {
+    let directory = tempfile::tempdir().unwrap();
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]);
+    openssl
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .stderr(Stdio::null());
+    assert!(openssl.status().is_ok_and(|status| status.success()));
+    let browser = Browser::with(SIZE, &["--tls-cert".into(), cert, "--tls-key".into(), key]).await;
+    assert_eq!(browser.text("location.protocol").await, "https:");
+    new(&browser, "shared").await;
+    browser.go("/d/1/vm-1").await;
+    browser.click("cpu-2").await;
+    browser
+        .wait("document.getElementById('undo').disabled === false")
+        .await;
 }

@@ -218,6 +218,19 @@ async fn an_edit_answers_with_what_changed_and_where_it_leads() {
 }
 
 #[tokio::test]
+async fn a_valid_scenario_is_a_debian_package() {
+    let client = Client::with("shared").await;
+    let (status, text) = client.get("/d/1/package").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(text.starts_with("!<arch>\ndebian-binary"));
+    let edit = json!({ "do": "set", "path": "vm[2]/memory/size", "text": "3" });
+    client.edit("vm-1", edit).await;
+    let (status, text) = client.get("/d/1/package").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(text.contains("No package"));
+}
+
+#[tokio::test]
 async fn what_is_typed_is_text_and_never_a_part_of_the_page() {
     let client = Client::with("shared").await;
     let hostile = "</textarea><script>alert(1)</script>";

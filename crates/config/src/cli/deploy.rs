@@ -17,7 +17,7 @@ pub(super) fn package(
 ) -> Result<Output, Error> {
     let (board, scenario) = load(files)?;
     let time = time();
-    let newer = format!("{}+{time}", env!("CARGO_PKG_VERSION"));
+    let newer = crate::deploy::version_at(time);
     let version = version.unwrap_or(&newer);
     let (name, bytes, findings) = crate::deploy::package(&board, &scenario, version, time)?;
     let path = directory.join(name);

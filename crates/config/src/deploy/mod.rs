@@ -15,7 +15,7 @@ mod starts;
 mod store;
 
 pub use apply::{Applied, ApplyError, Target, Wanted};
-pub use package::{PackageError, package};
+pub use package::{PackageError, package, version_at};
 
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,11 @@ pub enum PackageError {
     Deb(#[from] acrn_deb::DebError),
 }
 
+/// A version for a package of that time, in seconds since 1970: it replaces those of earlier times.
+pub fn version_at(time: u64) -> String {
+    format!("{}+{time}", env!("CARGO_PKG_VERSION"))
+}
+
 /// The package of a scenario for a board, which needs the hypervisor's and the tools' packages, and the
 /// warnings and notes about the scenario. Its version decides which of two replaces the other; `time`, in
 /// seconds since 1970, is that of its files.

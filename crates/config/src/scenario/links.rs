@@ -43,7 +43,7 @@ model! {
         pub provider: Provider = item("PROVIDED_BY", "Provided by",
             "Who emulates its PCI devices.").default("Hypervisor"),
         pub size: i64 = item("IVSHMEM_SIZE", "Size",
-            "A power of two from 2 to 512.").default("2").unit("MiB").range(2, 512),
+            "A power of two.").default("2").unit("MiB").range(2, 512),
         pub id: i64 = item("IVSHMEM_REGION_ID", "Number",
             "A number that the VMs' drivers see.").default("0").range(0, 0xffff),
         pub members: IvshmemVms = item("IVSHMEM_VMS", "VMs", "The VMs that share it."),
