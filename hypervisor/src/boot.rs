@@ -70,6 +70,7 @@ pub extern "C" fn rust_main(magic: u32, information: u32) -> ! {
     config::load(&info, &options);
     // First: whatever looks for free memory from here on must not find it.
     prelaunched::reserve();
+    pci::withhold_hidden();
     if let Some(config) = config::setup().config() {
         serial::lay(config);
         shared_memory::reserve(config);

@@ -1,6 +1,6 @@
 //! Making the Service VM: identity-mapped, owning whatever the hypervisor does not keep.
 
-use crate::arch::{apic, boot as image, ioapic};
+use crate::arch::{apic, boot as image, cpu, ioapic};
 use crate::os::{self, Os};
 use crate::virt::{NestedTable, VirtConfig};
 use crate::vm::{self, Vm};
@@ -12,10 +12,12 @@ use acrn_acpi::Platform;
 use acrn_boot::BootInfo;
 use acrn_boot::bzimage::Search;
 use acrn_config_blob::LoadOrder;
+use acrn_config_use::HugePages;
 use acrn_lifecycle::VmState;
 use acrn_memory::{Access, HostMap, MapError, MemType, MemoryKind};
 use acrn_vdev::ioapic::VIoApic;
-use core::fmt;
+use arrayvec::ArrayString;
+use core::fmt::{self, Write};
 use core::sync::atomic::Ordering;
 use spin::Once;
 
@@ -68,17 +70,21 @@ pub fn launch(info: &BootInfo, platform: &Platform) -> Result<(), Error> {
     let table = map_everything()?;
     // Which ports are the VM's own depends on its devices.
     add_devices(vm, platform);
-    let config = VirtConfig {
-        nested_root: table.root_pointer(),
-        io_bitmap: lifecycle::service_io_bitmap(),
-        msr_bitmap: lifecycle::msr_bitmap(),
-    };
+    let config = virt_config(&table);
     *vm.nested.lock() = Some(table);
     firmware::hide_cpus(platform);
     add_vcpus(vm, &config)?;
     boot(vm, info)?;
     *vm.state.lock() = VmState::Running;
     Ok(())
+}
+
+fn virt_config(table: &NestedTable) -> VirtConfig {
+    VirtConfig {
+        nested_root: table.root_pointer(),
+        io_bitmap: lifecycle::service_io_bitmap(),
+        msr_bitmap: lifecycle::msr_bitmap(),
+    }
 }
 
 /// Everything at its own address, but for what the hypervisor keeps or mediates.
@@ -190,7 +196,13 @@ pub fn boot(vm: &'static Vm, info: &BootInfo) -> Result<(), os::Error> {
     // At each start: the VM may have written over it.
     let rsdp = place.filter(|place| vm.write(*place, &info.rsdp));
     let rsdp = rsdp.unwrap_or(Gpa(0));
-    os::load(vm, &os.with_arguments_of_module(), map, rsdp)
+    let os = os.with_arguments_of_module();
+    let pages = wanted.as_ref().map_or(HugePages::default(), |wanted| {
+        HugePages::wanted(wanted, os.arguments(), cpu::has_gib_pages())
+    });
+    let mut more = ArrayString::<96>::new();
+    let _ = write!(more, "{pages}");
+    os::load(vm, &os.with_more_arguments(&more), map, rsdp)
 }
 
 /// A page for a copy of the root pointer, for kernels that are not started by firmware they know. `None`

@@ -98,12 +98,6 @@ fn options(config: &Config<'_>, uart: bool, say: Say<'_>) {
             options.performance
         ));
     }
-    for device in options.hidden_devices.iter() {
-        say(format_args!(
-            "hidden device {}: not supported yet; the Service VM has it",
-            device.bdf
-        ));
-    }
     if !options.cache_masks.is_empty() {
         let masks = options.cache_masks.len();
         say(format_args!("{masks} cache masks: not supported yet"));
@@ -144,10 +138,6 @@ fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
             vm.load_order == LoadOrder::PostLaunched && vm.restart != Restart::Never,
             "starting it again when it has stopped (acrnd does)",
         ),
-        (
-            vm.huge_pages_1g != 0 || vm.huge_pages_2m != 0,
-            "reserving huge pages in its kernel",
-        ),
     ];
     let asked = parts.iter().filter(|(asked, _)| *asked);
     asked.for_each(|(_, what)| lacks(what));
@@ -185,7 +175,6 @@ mod tests {
             features: Features::HYPERV.with(Features::RDT, true),
             cat: true,
             line: true,
-            hidden: true,
             console_vm: 2,
             restart: Restart::Always,
             kind: VmKind::RealTime,
@@ -197,7 +186,6 @@ mod tests {
                 "cache allocation (RDT): not supported yet",
                 "Hyper-V's interface for VMs: not supported yet",
                 "console of VM USER1 at first: it does not start with the machine",
-                "hidden device 00:05.0: not supported yet; the Service VM has it",
                 "1 cache masks: not supported yet",
                 "VM USER1: real-time: not supported yet",
                 "VM USER1: starting it again when it has stopped (acrnd does): not supported yet",

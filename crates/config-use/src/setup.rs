@@ -2,7 +2,7 @@
 
 use crate::schedule;
 use acrn_abi::vm_flags::VmFlags;
-use acrn_abi::{PcpuId, VmId, module_tag};
+use acrn_abi::{Bdf, PcpuId, VmId, module_tag};
 use acrn_config_blob::{
     Config, Error, LoadOrder, Machine, Mismatch, NO_VM, Scheduler, ShellMode, Vm,
 };
@@ -252,6 +252,12 @@ impl<'a> Setup<'a> {
         }
     }
 
+    /// Whether no VM may see this function.
+    pub fn hides(&self, bdf: Bdf) -> bool {
+        let hidden = self.config().map(|config| config.options.hidden_devices);
+        hidden.is_some_and(|list| list.iter().any(|device| device.bdf == bdf))
+    }
+
     /// The slot of the VM whose console is shown at first, when the scenario names one.
     pub fn console_vm(&self) -> Option<u16> {
         let config = self.config()?;
@@ -370,6 +376,17 @@ mod tests {
             rank(&default, 0, LoadOrder::Service, none),
             (SERVICE, false)
         );
+    }
+
+    #[test]
+    fn only_hidden_devices_are_hidden() {
+        let hides = |setup: &Setup<'_>, device| setup.hides(Bdf::new(0, device, 0));
+        let scenario = setup(&Example {
+            hidden: true,
+            ..Example::default()
+        });
+        assert!(hides(&scenario, 5) && !hides(&scenario, 6));
+        assert!(!hides(&Setup::Default(Refusal::Absent), 5));
     }
 
     #[test]

@@ -25,10 +25,9 @@ pub fn load<A: Address, const N: usize>(
     });
     // A scratch copy: what is found free is taken from it, the guest's own map stays whole.
     let mut free = map.clone();
-    let plan = LoadPlan::choose(&image, initrd, os.cmdline.len() as u64, |search| {
-        take(&mut free, search)
-    })
-    .map_err(Error::Kernel)?;
+    let arguments = (os.cmdline.len() + os.more.len()) as u64;
+    let plan = LoadPlan::choose(&image, initrd, arguments, |search| take(&mut free, search))
+        .map_err(Error::Kernel)?;
     if let (Some(module), Some(target)) = (ramdisk, plan.initrd) {
         copy(vm, target, module.start, module.size())?;
     }
@@ -60,7 +59,9 @@ fn write_parameters<A: Address, const N: usize>(
     let initrd_size = os.ramdisk.map_or(0, Module::size);
     let e820 = super::e820(map);
     zero_page::build(&mut page, image, plan, initrd_size, rsdp, e820).map_err(Error::ZeroPage)?;
-    let written =
-        vm.write(plan.zero_page, &page) && super::write_text(vm, plan.cmdline, os.cmdline);
+    let more = Gpa(plan.cmdline.0 + os.cmdline.len() as u64);
+    let written = vm.write(plan.zero_page, &page)
+        && vm.write(plan.cmdline, os.cmdline.as_bytes())
+        && super::write_text(vm, more, os.more);
     if written { Ok(()) } else { Err(Error::Copy) }
 }

@@ -68,6 +68,8 @@ pub struct Os<'a> {
     ramdisk: Option<&'a Module>,
     /// Boot arguments.
     cmdline: &'a str,
+    /// Those of the hypervisor, behind them.
+    more: &'a str,
 }
 
 impl<'a> Os<'a> {
@@ -97,7 +99,18 @@ impl<'a> Os<'a> {
             kernel,
             ramdisk,
             cmdline,
+            more: "",
         }
+    }
+
+    /// Boot arguments.
+    pub fn arguments(&self) -> &'a str {
+        self.cmdline
+    }
+
+    /// Further arguments of the hypervisor's, for Linux.
+    pub fn with_more_arguments(self, more: &'a str) -> Self {
+        Self { more, ..self }
     }
 
     /// The arguments in the string of the kernel's module instead of others, if there are some.

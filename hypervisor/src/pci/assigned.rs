@@ -9,6 +9,7 @@ use super::device::{Device, NO_PLAN, Owner};
 use super::host::Host;
 use super::{FUNCTIONS, Functions};
 use crate::arch::device as registers;
+use crate::config;
 use crate::exit::io::host_port;
 use crate::vcpu::Vcpu;
 use crate::vm::Vm;
@@ -85,6 +86,27 @@ impl Functions {
     }
 }
 
+/// Takes the functions that the configuration hides from all VMs. Before any VM is made.
+pub fn withhold_hidden() {
+    for device in &mut FUNCTIONS.lock().list {
+        let bdf = device.function.bdf();
+        if !config::setup().hides(bdf) {
+            continue;
+        }
+        match withhold(device) {
+            Ok(()) => info!("PCI {bdf} is hidden from all VMs"),
+            Err(refused) => warning!("PCI {bdf} is hidden, but not its ports: {refused}"),
+        }
+    }
+}
+
+/// Silences a function, which is nobody's from now on.
+fn withhold(device: &mut Device) -> Result<(), Refused> {
+    device.quiesce();
+    device.owner = Owner::Hypervisor;
+    hide(device)
+}
+
 /// Gives the functions of the configuration to a VM that does not run yet, and takes them from the Service
 /// VM, which does not exist yet. One that the VM cannot have is nobody's.
 pub fn assign(vm: &Vm, devices: impl Iterator<Item = PciDevice>, confined: bool) {
@@ -96,9 +118,7 @@ pub fn assign(vm: &Vm, devices: impl Iterator<Item = PciDevice>, confined: bool)
             .filter(|device| device.owner != Owner::Hypervisor)
             .ok_or(Refused::Absent)
             .and_then(|device| {
-                device.quiesce();
-                device.owner = Owner::Hypervisor;
-                hide(device)?;
+                withhold(device)?;
                 if !confined {
                     return Err(Refused::NoIommu);
                 }

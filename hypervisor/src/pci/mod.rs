@@ -44,7 +44,7 @@ use spin::Mutex;
 
 pub use assigned::for_each as for_each_assigned;
 pub use assigned::{
-    assign, for_each_withheld_port, is_withheld_port, port_access as assigned_port,
+    assign, for_each_withheld_port, is_withheld_port, port_access as assigned_port, withhold_hidden,
 };
 pub use list::list;
 
@@ -93,7 +93,8 @@ impl Functions {
         if self.list.is_full() {
             return None;
         }
-        let owner = if UART.load(Ordering::Relaxed) == bdf.0.into() {
+        let withheld = crate::config::setup().hides(bdf);
+        let owner = if withheld || UART.load(Ordering::Relaxed) == bdf.0.into() {
             Owner::Hypervisor
         } else {
             Owner::Vm(crate::vm::service().id)

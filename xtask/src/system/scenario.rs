@@ -15,7 +15,12 @@ use crate::session::{ESCAPE_KEYS, HYPERVISOR_PROMPT, Session};
 use crate::{grub, scenario};
 
 /// A machine with the board's CPUs and memory, whose Service VM runs the tests.
-fn board(context: &Context, tests: &str, config: PathBuf, words: &str) -> Result<Machine> {
+pub(super) fn board(
+    context: &Context,
+    tests: &str,
+    config: PathBuf,
+    words: &str,
+) -> Result<Machine> {
     let mut machine = machine(context, tests, 0)?;
     scenario::fit(&mut machine)?;
     boot_with(&mut machine, config, words);
@@ -62,6 +67,7 @@ pub(super) fn in_force(context: &Context) -> Result<Outcome> {
     shared(context)?;
     by_grub(context)?;
     outranking(context)?;
+    hidden_and_reserved(context)?;
     read_only_shell(context)?;
     no_shell(context)?;
     ensure!(
@@ -122,6 +128,39 @@ fn by_grub(context: &Context) -> Result<()> {
     session.to_hypervisor()?;
     answers(&mut session, "config", &["acrn_config, scenario shared"])?;
     end(session)
+}
+
+/// A device that the scenario hides is not there, and the kernel is told to reserve huge pages for the two VMs
+/// of 64 MiB, unless its own arguments say how many.
+fn hidden_and_reserved(context: &Context) -> Result<()> {
+    const HIDDEN: &str = "00:03.0";
+    let text = busy_vms("SCHED_BVT").replace(
+        "</hv>",
+        &format!(
+            "<HIDDEN_PDEV_REGION><HIDDEN_PDEV>{HIDDEN}</HIDDEN_PDEV></HIDDEN_PDEV_REGION></hv>"
+        ),
+    );
+    let config = scenario::of_text(context.layout, "hidden", &text)?;
+    let machine = board(context, "machine,loop", config, "")?;
+    let mut session = start(context, &machine, "hidden")?;
+    let said = session.expect("looping", SOON)?;
+    let seen = format!("PCI {HIDDEN} is hidden from all VMs");
+    contains(
+        &said,
+        &[&seen, " hugepagesz=2M hugepages=64", "function 00:1f.0"],
+    )?;
+    ensure!(
+        !said.contains(&format!("function {HIDDEN}")),
+        "the hidden device is there:\n{said}"
+    );
+    session.to_hypervisor()?;
+    let shown = answers(&mut session, "pt", &[HIDDEN])?;
+    let mut lines = shown.lines();
+    ensure!(
+        lines.any(|line| line.starts_with(HIDDEN) && line.contains(" hv")),
+        "{shown}"
+    );
+    Ok(())
 }
 
 /// A real-time VM of the scenario is not disturbed by the Service VM.

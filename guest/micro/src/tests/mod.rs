@@ -127,5 +127,6 @@ pub const TESTS: &[Entry] = &[
     ("gdt_in_hypervisor", false, fatal::gdt_in_hypervisor),
     ("stack_in_mmio", false, fatal::stack_in_mmio),
     ("triple_fault", false, fatal::triple_fault),
+    ("machine", false, devices::machine),
     ("loop", false, fatal::endless),
 ];
