@@ -2,6 +2,7 @@
 
 use crate::arch::{apic, boot as image, cpu, ioapic};
 use crate::os::{self, Os};
+use crate::vcpu::Vcpu;
 use crate::virt::{NestedTable, VirtConfig};
 use crate::vm::{self, Vm};
 use crate::{
@@ -177,6 +178,22 @@ fn add_vcpus(vm: &'static Vm, config: &VirtConfig) -> Result<(), Error> {
             .ok_or(Error::Full)?;
     }
     Ok(())
+}
+
+/// Brings back the CPUs that the VM has given away, before it starts anew. Those to whom it gave them have ended.
+pub fn recall_cpus(vm: &'static Vm) {
+    let Some(config) = vm.nested.lock().as_ref().map(virt_config) else {
+        return;
+    };
+    let share = config::setup().service_params();
+    let given = |vcpu: &&Vcpu| !vcpu.shared.active.load(Ordering::SeqCst);
+    for vcpu in vm.active_vcpus().filter(given) {
+        let (cpu, apic_id) = (vcpu.pcpu(), vcpu.apic_id());
+        match lifecycle::prepare_vcpu(vcpu, &config, cpu, apic_id, share) {
+            Some(()) => info!("the Service VM has CPU {cpu} again"),
+            None => warning!("the Service VM does not get CPU {cpu} back: it is full"),
+        }
+    }
 }
 
 /// Loads the VM's system and lets its boot processor begin there. Its vCPUs are in reset state.

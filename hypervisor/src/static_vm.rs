@@ -198,6 +198,9 @@ fn stop(vm: &'static Vm) {
 
 /// From the state after [`stop`] to the first instruction.
 fn start(vm: &'static Vm) -> Result<(), crate::os::Error> {
+    if vm.is_service() {
+        service::recall_cpus(vm);
+    }
     lifecycle::reset_vm(vm);
     vm.stays_off.store(false, Ordering::Relaxed);
     boot::with_info(|info| match vm.origin() {

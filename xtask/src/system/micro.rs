@@ -207,8 +207,27 @@ pub(super) fn hypercalls(context: &Context) -> Result<Outcome> {
     hold(context, "hypercall_policy,hypercall_fuzz", 2)
 }
 
+/// The second start finds both CPUs, too.
 pub(super) fn offline(context: &Context) -> Result<Outcome> {
-    hold(context, "offline", 2)
+    if context.bare {
+        return hold(context, "offline", 2);
+    }
+    let machine = machine(context, "offline,wait", 2)?;
+    let log = context.log("offline");
+    let mut session = Session::new(machine.start(context.layout, &log)?);
+    passes_offline(&mut session)?;
+    session.to_hypervisor()?;
+    session.hypervisor_command("vm_reset 0")?;
+    session.expect("has CPU 1 again", SOON)?;
+    ensure!(session.show(0)?, "the Service VM has no console");
+    passes_offline(&mut session)?;
+    Ok(Outcome::Passed)
+}
+
+fn passes_offline(session: &mut Session) -> Result<()> {
+    let said = session.expect("waiting for a key", LIMIT)?;
+    ensure!(said.contains("PASS offline"), "not passed:\n{said}");
+    Ok(())
 }
 
 pub(super) fn rings(context: &Context) -> Result<Outcome> {

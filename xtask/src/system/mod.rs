@@ -342,6 +342,12 @@ pub const CASES: &[Case] = &[
         run: prelaunched::programs,
     },
     Case {
+        name: "prelaunched_memory",
+        on: QEMU,
+        catches: "shared memory or moved boot modules in the memory of a pre-launched VM that has all above 4 GiB",
+        run: prelaunched::memory,
+    },
+    Case {
         name: "prelaunched_shell",
         on: QEMU,
         catches: "commands of the shell that do what cannot be done to a VM",

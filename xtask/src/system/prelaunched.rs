@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::micro::{SOON, without_hypervisor};
-use super::scenario::contains;
+use super::scenario::{board, contains};
 use super::support::{BOOT, COMMAND, POWER_OFF, machine, md5_of, service_vm};
 use super::{Context, Outcome};
 use crate::demo::Options;
@@ -392,6 +392,54 @@ pub(super) fn programs(context: &Context) -> Result<Outcome> {
     wait_for_state(&mut session, "raw", "running")?;
     session.vm.console.send_line("poweroff")?;
     session.vm.wait_for_end(POWER_OFF)?;
+    Ok(Outcome::Passed)
+}
+
+/// The first free memory above 4 GiB is all a VM's. Shared memory, and a module that is in the way of the Service
+/// VM's kernel, would like to be at the highest place that is free.
+pub(super) fn memory(context: &Context) -> Result<Outcome> {
+    if context.bare {
+        return Ok(without_hypervisor());
+    }
+    const ALL: &str = "0x100000000   0x17fffffff        2097152  vm7";
+    // From below 16 MiB to above: QEMU loads modules one behind the other from the image on.
+    const MODULE: usize = 48 << 20;
+    let raw = program(
+        0,
+        "raw",
+        3,
+        "<kern_type>KERNEL_RAWIMAGE</kern_type><kern_mod>Program_raw</kern_mod>\
+         <kern_load_addr>0x100000</kern_load_addr><kern_entry_addr>0x100002</kern_entry_addr>",
+    );
+    let text = format!(
+        "<acrn-config board=\"qemu\" scenario=\"memory\"><hv>\
+         <FEATURES><SCHEDULER>SCHED_BVT</SCHEDULER>\
+         <IVSHMEM><IVSHMEM_REGION><NAME>shm</NAME><PROVIDED_BY>Hypervisor</PROVIDED_BY>\
+         <IVSHMEM_SIZE>16</IVSHMEM_SIZE><IVSHMEM_VMS>\
+         <IVSHMEM_VM><VM_NAME>raw</VM_NAME></IVSHMEM_VM>\
+         <IVSHMEM_VM><VM_NAME>SERVICE</VM_NAME></IVSHMEM_VM></IVSHMEM_VMS></IVSHMEM_REGION>\
+         </IVSHMEM></FEATURES>\
+         <DEBUG_OPTIONS><SERIAL_CONSOLE>/dev/ttyS0</SERIAL_CONSOLE></DEBUG_OPTIONS></hv>{}\
+         <vm id=\"1\"><load_order>SERVICE_VM</load_order><name>SERVICE</name>\
+         <os_config><kern_mod>Linux_bzImage</kern_mod></os_config></vm></acrn-config>",
+        raw.replace("<size>32</size>", "<size>2048</size>")
+    );
+    let config = crate::scenario::of_text(context.layout, "memory", &text)?;
+    let mut machine = board(context, "loop", config, "")?;
+    if let Boot::Direct(set) = &mut machine.boot {
+        let path = context.layout.images().join("Program_large");
+        let mut bytes = PRINTS_RAW.to_vec();
+        bytes.resize(MODULE, 0);
+        write(&path, &bytes)?;
+        set.modules.push(("Program_raw", path));
+    }
+    let mut session = Session::new(machine.start(context.layout, &context.log("memory"))?);
+    session.expect("looping", SOON)?;
+    session.to_hypervisor()?;
+    let owners = session.hypervisor_command("mem")?;
+    contains(&owners, &["shared 16384 KiB", "vm7 keeps 2097152 KiB", ALL])?;
+    ensure!(session.show(LAST)?, "the raw program has no console");
+    session.expect("RAW", SOON)?;
     Ok(Outcome::Passed)
 }
 

@@ -1,4 +1,4 @@
-//! A CPU that the Service VM gives away: it never comes back, and is there for others.
+//! A CPU that the Service VM gives away: it is there for others, and comes back when the Service VM starts anew.
 
 use super::hypercalls::hypercall;
 use super::vm::{COUNTING, UserVm, counter};

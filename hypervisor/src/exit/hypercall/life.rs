@@ -90,7 +90,8 @@ pub fn set_registers(id: VmId, block: Gpa) -> Result<u64, Refusal> {
     Ok(0)
 }
 
-/// SERVICE_VM_OFFLINE_CPU: Linux has stopped using a CPU. For ever: there is no way back.
+/// SERVICE_VM_OFFLINE_CPU: Linux has stopped using a CPU. There is no way back before the Service VM starts
+/// anew.
 pub fn offline_cpu(caller: &'static Vcpu, apic_id: u64) -> Result<u64, Refusal> {
     let service = vm::service();
     let identities = service.identities.iter();
