@@ -37,4 +37,5 @@ pub mod setup;
 pub mod stamp;
 pub mod stock;
 pub mod system;
+pub mod target;
 pub mod test;

@@ -53,8 +53,17 @@ pub enum Boot {
         /// UEFI rather than BIOS.
         uefi: bool,
     },
+    /// UEFI firmware boots the first disk, whatever is on it.
+    Disk,
     /// No hypervisor: QEMU, or GRUB in Bochs, starts the kernel.
     Bare(BootSet),
+}
+
+impl Boot {
+    /// Whether the firmware is UEFI.
+    pub(crate) fn is_uefi(&self) -> bool {
+        matches!(self, Self::Grub { uefi: true, .. } | Self::Disk)
+    }
 }
 
 /// Disk controllers.
@@ -162,6 +171,7 @@ impl Machine {
                     .collect()
             }
             Boot::Grub { image, .. } => vec![("boot.iso".into(), image.as_path())],
+            Boot::Disk => Vec::new(),
         };
         for (index, disk) in self.disks.iter().enumerate() {
             links.push((format!("disk{index}.img"), &disk.image));

@@ -28,7 +28,7 @@ pub(crate) fn start(
         machine.disks.iter().all(|disk| disk.bus != DiskBus::Piix),
         "the emulated chipset has no PIIX; --disk ahci is the nearest"
     );
-    if let Boot::Grub { uefi: true, .. } = machine.boot {
+    if machine.boot.is_uefi() {
         let template = grub::ovmf().1;
         fs::copy(template, directory.join("vars.fd"))
             .with_context(|| format!("{} is missing: install ovmf", template.display()))?;
@@ -79,7 +79,16 @@ fn arguments(machine: &Machine) -> Vec<String> {
         &machine.cpus.to_string(),
     ]);
     add(&["-m", &format!("{}M", machine.memory_mib)]);
+    if machine.boot.is_uefi() {
+        let code = grub::ovmf().0.display();
+        add(&[
+            "-drive",
+            &format!("if=pflash,format=raw,readonly=on,file={code}"),
+        ]);
+        add(&["-drive", "if=pflash,format=raw,file=vars.fd"]);
+    }
     match &machine.boot {
+        Boot::Disk => {}
         Boot::Direct(set) => {
             add(&["-kernel", "acrn.bin", "-append", &set.hypervisor_args]);
             // QEMU passes a module's file name as the first word of its string, where
@@ -101,15 +110,7 @@ fn arguments(machine: &Machine) -> Vec<String> {
             add(&["-kernel", KERNEL_TAG, "-initrd", RAMDISK_TAG]);
             add(&["-append", &set.kernel_args]);
         }
-        Boot::Grub { uefi, .. } => {
-            if *uefi {
-                let code = grub::ovmf().0.display();
-                add(&[
-                    "-drive",
-                    &format!("if=pflash,format=raw,readonly=on,file={code}"),
-                ]);
-                add(&["-drive", "if=pflash,format=raw,file=vars.fd"]);
-            }
+        Boot::Grub { .. } => {
             add(&[
                 "-drive",
                 "if=none,id=boot,format=raw,readonly=on,file=boot.iso",

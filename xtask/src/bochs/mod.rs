@@ -49,7 +49,7 @@ pub(crate) fn start(
     match &machine.boot {
         Boot::Direct(set) => grub::bios_image(set, true, directory)?,
         Boot::Bare(set) => grub::bios_image(set, false, directory)?,
-        Boot::Grub { .. } => {}
+        Boot::Grub { .. } | Boot::Disk => {}
     }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
@@ -78,7 +78,7 @@ pub(crate) fn start(
 
 /// What Bochs cannot emulate.
 fn check(machine: &Machine) -> Result<()> {
-    let uefi = matches!(machine.boot, Boot::Grub { uefi: true, .. });
+    let uefi = machine.boot.is_uefi();
     ensure!(!uefi, "there is no UEFI firmware for Bochs; use QEMU");
     ensure!(
         !machine.gdb && machine.uart.is_none() && machine.extra.is_empty(),

@@ -6,6 +6,7 @@ mod boot;
 mod devices;
 mod dma;
 mod inspector;
+mod journey;
 mod launch;
 mod life;
 mod micro;
@@ -124,6 +125,12 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "a launch script of acrn-config that starts no VM, or leaves something behind",
         run: launch::generated_script,
+    },
+    Case {
+        name: "journey",
+        on: QEMU,
+        catches: "a package that does not install, boot, start a User VM, or go away without a trace",
+        run: journey::journey,
     },
     Case {
         name: "life_mngr_guest_asks",
