@@ -173,9 +173,11 @@ fn the_specification_names_tests_that_exist() {
     let text = read("SPECIFICATION.md");
     let mut known = String::new();
     let directories = [
+        "configurator",
         "crates",
         "devicemodel",
         "guest/micro",
+        "image",
         "inspector",
         "manager",
         "tests/robustness",
