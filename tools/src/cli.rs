@@ -16,8 +16,17 @@ pub struct LogArgs {
     /// Go on with what the hypervisor says from now on.
     #[arg(short, long)]
     pub follow: bool,
+    /// Add the lines to a file, and keep older ones as FILE.1, FILE.2 and so on.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Files that are kept, with --output or in /var/log/acrnlog.
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub files: Option<u32>,
+    /// KiB of each of these files at most.
+    #[arg(short, long, value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub size: Option<u64>,
     /// Lines up to this severity.
-    #[arg(short, long, value_name = "LEVEL", default_value = "debug")]
+    #[arg(long, value_name = "LEVEL", default_value = "debug")]
     pub severity: Severity,
     /// Lines of these CPUs only.
     #[arg(short = 'a', long, value_name = "CPU,...", value_delimiter = ',')]
@@ -31,6 +40,22 @@ pub struct LogArgs {
     /// Print a completion script for a shell.
     #[arg(long, value_name = "SHELL", exclusive = true)]
     pub completion: Option<Shell>,
+}
+
+impl LogArgs {
+    /// The file to write, how many there may be, and how many bytes each has; `None` for standard output. ACRN's
+    /// `-n` and `-s` alone mean ACRN's directory, and one of them means ACRN's value for the other.
+    pub fn files(&self) -> Option<(PathBuf, u32, u64)> {
+        const FILE: &str = "/var/log/acrnlog/acrn.log";
+        let chosen = self.files.is_some() || self.size.is_some();
+        let default = chosen.then(|| PathBuf::from(FILE));
+        let path = self.output.clone().or(default)?;
+        Some((
+            path,
+            self.files.unwrap_or(4),
+            self.size.unwrap_or(1024) << 10,
+        ))
+    }
 }
 
 /// acrntrace, what the hypervisor does.
@@ -99,4 +124,32 @@ pub struct Record {
     /// Size of each CPU's ring in KiB.
     #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(4..=4096))]
     pub ring: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(words: &[&str]) -> Option<(PathBuf, u32, u64)> {
+        let words = ["acrnlog"].iter().chain(words);
+        LogArgs::try_parse_from(words).unwrap().files()
+    }
+
+    #[test]
+    fn acrns_options_choose_files_and_others_standard_output() {
+        assert_eq!(files(&["-f", "-t", "200"]), None);
+        let of = |path: &str, count, kib: u64| Some((PathBuf::from(path), count, kib << 10));
+        assert_eq!(files(&["-o", "log"]), of("log", 4, 1024));
+        let own = "/var/log/acrnlog/acrn.log";
+        assert_eq!(files(&["-n", "8"]), of(own, 8, 1024));
+        assert_eq!(files(&["-s", "64"]), of(own, 4, 64));
+        assert_eq!(files(&["-o", "log", "-n", "2", "-s", "1"]), of("log", 2, 1));
+    }
+
+    #[test]
+    fn no_files_and_files_of_nothing_are_refused() {
+        for words in [["acrnlog", "-n", "0"], ["acrnlog", "-s", "0"]] {
+            assert!(LogArgs::try_parse_from(words).is_err());
+        }
+    }
 }

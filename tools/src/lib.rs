@@ -1,7 +1,7 @@
 //! `acrnlog` and `acrntrace`: what the hypervisor says and does, read in the Service VM.
 //!
 //! * [`observer`]: rings that the hypervisor writes into, by `/dev/acrn_hsm`;
-//! * [`log`]: log lines as data, and their order;
+//! * [`log`]: log lines as data, and their order; [`rotate`]: files that they are kept in;
 //! * [`capture`]: the file that `acrntrace record` writes;
 //! * [`spans`]: what each CPU did from when to when;
 //! * [`report`], [`chrome`], [`show`]: the trace in numbers, as a picture, as lines;
@@ -16,6 +16,7 @@ pub mod clock;
 pub mod log;
 pub mod observer;
 pub mod report;
+pub mod rotate;
 pub mod run_log;
 pub mod run_trace;
 pub mod show;

@@ -9,6 +9,7 @@ use acrn_trace::line::Lines;
 use crate::cli::LogArgs;
 use crate::log::{Entry, Merger};
 use crate::observer::{Observer, ObserverError, Wanted};
+use crate::rotate::{RotateError, Rotating};
 use crate::wait::End;
 
 /// Size of each CPU's ring: some hundred lines between two looks, and all that the hypervisor keeps.
@@ -20,6 +21,9 @@ pub enum LogError {
     /// Nothing to read.
     #[error(transparent)]
     Observer(#[from] ObserverError),
+    /// The file cannot be written.
+    #[error("{0}; choose another place with --output, or make room")]
+    Files(#[from] RotateError),
     /// The system's.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -31,16 +35,19 @@ pub enum LogError {
 /// [`LogError`]. That nobody reads the output is none.
 pub fn run(args: &LogArgs) -> Result<(), LogError> {
     let end = End::new(None)?;
+    let out = Out::open(args)?;
     let mut source = Source::new(&args.cpus)?;
     let mut merger = Merger::default();
-    let mut print = Printer { args };
+    let mut print = Printer { args, out };
     let interval = Duration::from_millis(args.interval);
     loop {
         let ends = !args.follow || end.wait(interval)?;
         let settled = merger.look(source.look());
         let rest = if ends { merger.finish() } else { Vec::new() };
         match print.all(settled.iter().chain(&rest)) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(LogError::System(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(());
+            }
             result => result?,
         }
         if ends {
@@ -100,22 +107,47 @@ impl Source {
     }
 }
 
+/// Where lines go to.
+enum Out {
+    Standard(io::Stdout),
+    Files(Rotating),
+}
+
+impl Out {
+    fn open(args: &LogArgs) -> Result<Self, RotateError> {
+        Ok(match args.files() {
+            Some((path, files, size)) => Self::Files(Rotating::open(&path, files, size)?),
+            None => Self::Standard(io::stdout()),
+        })
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), LogError> {
+        match self {
+            Self::Standard(out) => writeln!(out, "{line}")?,
+            Self::Files(files) => files.line(line)?,
+        }
+        Ok(())
+    }
+}
+
 struct Printer<'a> {
     args: &'a LogArgs,
+    out: Out,
 }
 
 impl Printer<'_> {
-    fn all<'e>(&mut self, entries: impl Iterator<Item = &'e Entry>) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        for entry in entries.filter(|entry| self.is_wanted(entry)) {
-            if self.args.json {
-                serde_json::to_writer(&mut out, entry)?;
-                writeln!(out)?;
-            } else {
-                writeln!(out, "{entry}")?;
+    fn all<'e>(&mut self, entries: impl Iterator<Item = &'e Entry>) -> Result<(), LogError> {
+        for entry in entries {
+            if !self.is_wanted(entry) {
+                continue;
             }
+            let line = match self.args.json {
+                true => serde_json::to_string(entry).map_err(io::Error::from)?,
+                false => entry.to_string(),
+            };
+            self.out.line(&line)?;
         }
-        out.flush()
+        Ok(())
     }
 
     /// The log of before has lines of all CPUs.

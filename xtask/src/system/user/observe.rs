@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::super::support::COMMAND;
 use super::Machine;
+use crate::session::Session;
 
 /// A trace while a User VM boots, works and ends.
 pub(super) fn trace(machine: &mut Machine) -> Result<()> {
@@ -122,5 +123,29 @@ pub(super) fn log(machine: &mut Machine) -> Result<()> {
     }
     let after = session.check("acrnlog --severity info | grep -c 'is gone: '", COMMAND)?;
     ensure!(after.trim() != "0", "acrnlog does not start anew");
+    in_files(session)
+}
+
+/// All that is kept is more than two files of 1 KiB.
+fn in_files(session: &mut Session) -> Result<()> {
+    let listed = session.check(
+        "mkdir /tmp/logs && acrnlog -o /tmp/logs/log -n 2 -s 1 && wc -c /tmp/logs/* && rm -r /tmp/logs",
+        COMMAND,
+    )?;
+    let size_of = |name: &str| {
+        let mut lines = listed.lines().map(str::split_whitespace);
+        lines.find_map(|mut words| {
+            let size = words.next()?.parse::<u64>().ok()?;
+            (words.next()? == name).then_some(size)
+        })
+    };
+    for name in ["/tmp/logs/log", "/tmp/logs/log.1"] {
+        let fits = size_of(name).is_some_and(|size| (1..=1024).contains(&size));
+        ensure!(fits, "{name} is not one of two files of 1 KiB:\n{listed}");
+    }
+    ensure!(
+        size_of("/tmp/logs/log.2").is_none(),
+        "a third file:\n{listed}"
+    );
     Ok(())
 }
