@@ -207,13 +207,18 @@ fn read_tables(info: &BootInfo) -> &'static Platform {
 
 /// Silences the 8259s and takes the IOAPICs over.
 fn take_interrupts(platform: &Platform) {
-    // SAFETY: masks all inputs of the two legacy interrupt controllers.
+    silence_pics();
+    let found = platform.madt.ioapics.iter();
+    ioapic::initialise(found.map(|c| (c.id, c.address.get(), c.gsi_base.0)));
+}
+
+/// Masks all inputs of the two 8259s.
+pub fn silence_pics() {
+    // SAFETY: nobody but the hypervisor reaches the legacy interrupt controllers.
     unsafe {
         cpu::outb(0x21, 0xff);
         cpu::outb(0xa1, 0xff);
     }
-    let found = platform.madt.ioapics.iter();
-    ioapic::initialise(found.map(|c| (c.id, c.address.get(), c.gsi_base.0)));
 }
 
 /// Finds the rates of the TSC and of the local APIC's timer, both at once.
@@ -236,6 +241,7 @@ fn start_processors(platform: &Platform) {
     if paging::set_trampoline(page, true).is_err() {
         return;
     }
+    smp::set_page(page);
     let mut count = 1;
     for found in platform
         .madt
@@ -249,14 +255,14 @@ fn start_processors(platform: &Platform) {
         }
         percpu::set_count(count + 1);
         let id = PcpuId(count as u16);
-        if smp::start(id, found.apic_id, (page.get() >> 12) as u8) {
+        if smp::start(id, found.apic_id) {
             count += 1;
         } else {
             warning!("CPU with APIC id {} does not start", found.apic_id);
         }
         percpu::set_count(count);
     }
-    let _ = paging::set_trampoline(page, false);
+    smp::open(false);
     let mode = if apic::is_x2apic() { "x2APIC" } else { "xAPIC" };
     info!("{count} CPUs, {mode}");
 }

@@ -5,6 +5,7 @@
 //! masked while the guest works on them and opened again at its EOI.
 
 use crate::arch::{apic, cpu, exception, ioapic};
+use crate::exit::ioreq;
 use crate::percpu::{self, PerCpu};
 use crate::vcpu::{Local, Vcpu, request};
 use crate::vm::{self, Vm};
@@ -240,7 +241,8 @@ pub fn handle_host_nmi() {
 #[inline]
 pub fn act(vcpu: &'static Vcpu, local: &mut Local, action: LapicAction) {
     match action {
-        LapicAction::None | LapicAction::PriorityChanged | LapicAction::LvtChanged => {}
+        LapicAction::None | LapicAction::PriorityChanged => {}
+        LapicAction::LvtChanged => ioreq::remind(vcpu),
         LapicAction::Eoi { vector, level } => {
             if level {
                 vcpu.vm().end_of_interrupt(vector);

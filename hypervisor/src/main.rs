@@ -58,6 +58,7 @@ mod serial;
 mod service;
 mod shared_memory;
 mod shell;
+mod sleep;
 mod static_vm;
 mod stats;
 mod trace;

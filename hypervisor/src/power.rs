@@ -1,13 +1,14 @@
-//! Switching the machine off and resetting it: for the shell, and for the Service VM, whose writes
-//! to the registers that do it come here, so that other VMs end first.
+//! Switching the machine off, suspending and resetting it: for the shell, and for the Service VM, whose
+//! writes to the registers that do it come here, so that other VMs end first.
 
 use crate::arch::{cpu, device, tsc};
 use crate::exit::io::{Answer, host_port};
+use crate::sleep;
 use crate::static_vm::{self, Owed};
 use crate::vcpu::Vcpu;
 use crate::vm;
 use acrn_abi::{Bdf, Hpa};
-use acrn_acpi::{Fadt, Register};
+use acrn_acpi::{Fadt, Register, SleepType};
 use core::arch::asm;
 
 /// PM1_CNT.SLP_EN and SLP_TYP (ACPI 4.8.3.2.1).
@@ -18,6 +19,8 @@ const REDUCED_ENABLE: u8 = 1 << 5;
 
 /// Time that a machine may take to switch off: some wait for their disks.
 const OFF_MS: u64 = 10_000;
+/// Time that a machine may take to fall asleep.
+const SUSPEND_MS: u64 = 2_000;
 /// Time that a reset may take before the next way is tried.
 const RESET_MS: u64 = 200;
 
@@ -85,6 +88,13 @@ fn service_sleep(vcpu: &Vcpu, kind: u16) -> Answer {
         info!("the Service VM powers the machine off");
         off();
     }
+    if crate::boot::platform()
+        .and_then(|platform| platform.s3)
+        .is_some_and(|s3| kind == s3.a.into())
+    {
+        sleep::service_suspends(vcpu);
+        return Answer::Done(0);
+    }
     if crate::log::limited() {
         warning!("the Service VM asks for sleep type {kind:#x}: not supported");
     }
@@ -93,28 +103,45 @@ fn service_sleep(vcpu: &Vcpu, kind: u16) -> Answer {
 
 /// Switches the machine off by ACPI; returns never.
 pub fn off() -> ! {
-    let platform = crate::boot::platform();
-    if let Some((fadt, s5)) = fadt().zip(platform.and_then(|platform| platform.s5)) {
-        let pairs = [(fadt.pm1a_control, s5.a), (fadt.pm1b_control, s5.b)];
-        let ports = pairs.map(|(register, kind)| register.and_then(|r| Some((r.port()?, kind))));
-        // The type goes to both halves before the first is told to sleep.
-        for (port, kind) in ports.into_iter().flatten() {
-            write_control(port, kind, 0);
-        }
-        for (port, kind) in ports.into_iter().flatten() {
-            write_control(port, kind, SLEEP_ENABLE);
-        }
-        if let Some(register) = fadt.sleep_control {
-            write(&register, s5.a << 2 | REDUCED_ENABLE);
-        }
-        wait(OFF_MS);
-    }
+    enter(crate::boot::platform().and_then(|platform| platform.s5));
+    wait(OFF_MS);
     error!("the machine does not switch off by ACPI; stopped");
     cpu::halt_forever()
 }
 
+/// Has the machine sleep with its memory kept. Returns only when it does not.
+pub fn suspend() {
+    enter(crate::boot::platform().and_then(|platform| platform.s3));
+    wait(SUSPEND_MS);
+}
+
+/// Whether the registers are where the firmware's tables say.
+pub fn answers() -> bool {
+    // SAFETY: reading the register has no effect.
+    control_ports().all(|port| unsafe { cpu::inw(port) } != u16::MAX)
+}
+
+/// Enters a sleep state by ACPI, where the machine has it.
+fn enter(state: Option<SleepType>) {
+    let Some((fadt, state)) = fadt().zip(state) else {
+        return;
+    };
+    let pairs = [(fadt.pm1a_control, state.a), (fadt.pm1b_control, state.b)];
+    let ports = pairs.map(|(register, kind)| register.and_then(|r| Some((r.port()?, kind))));
+    // The type goes to both halves before the first is told to sleep.
+    for (port, kind) in ports.into_iter().flatten() {
+        write_control(port, kind, 0);
+    }
+    for (port, kind) in ports.into_iter().flatten() {
+        write_control(port, kind, SLEEP_ENABLE);
+    }
+    if let Some(register) = fadt.sleep_control {
+        write(&register, state.a << 2 | REDUCED_ENABLE);
+    }
+}
+
 fn write_control(port: u16, kind: u8, enable: u16) {
-    // SAFETY: ACPI power-off, which ends the machine; other bits stay.
+    // SAFETY: what runs has ended or is at rest; other bits stay.
     unsafe {
         let kept = cpu::inw(port) & !(SLEEP_TYPE | SLEEP_ENABLE);
         cpu::outw(port, kept | u16::from(kind) << 10 | enable);

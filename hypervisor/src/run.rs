@@ -33,6 +33,7 @@ pub fn enter(id: PcpuId) -> ! {
         cpu::halt_forever();
     }
     let this = percpu::current();
+    TIMERS[id.index()].store(u64::MAX, Ordering::Relaxed);
     this.online.store(true, Ordering::SeqCst);
     // SAFETY: loads the initial x87 state; nothing of the hypervisor uses the x87.
     unsafe { asm!("fninit", options(nomem, nostack)) };
@@ -47,6 +48,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     crate::console::poll(this);
     crate::shell::work::poll(this);
     let next_start = crate::static_vm::poll(this);
+    crate::sleep::poll(this);
     let now = cpu::rdtsc();
     let turn = {
         let woken = this.wake.swap(0, Ordering::SeqCst);

@@ -11,7 +11,9 @@ use crate::arch::{cpu, tsc};
 use crate::percpu::PerCpu;
 use crate::vcpu::{Vcpu, Wait};
 use crate::vm::{self, Vm};
-use crate::{boot, config, inter_vm, lifecycle, pci, power, prelaunched, run, service, user_vm};
+use crate::{
+    boot, config, inter_vm, lifecycle, pci, power, prelaunched, run, service, sleep, user_vm,
+};
 use acrn_config_blob::{LoadOrder, Restart};
 use acrn_lifecycle::{Caller, Refused, VmRequest, VmState};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -28,6 +30,8 @@ pub enum Owed {
     Start = 3,
     /// It starts anew by its policy, unless the operator has switched it off meanwhile.
     Restart = 4,
+    /// It goes on after a sleep that was none.
+    Wake = 5,
 }
 
 impl Owed {
@@ -37,6 +41,7 @@ impl Owed {
             2 => Some(Self::Reset),
             3 => Some(Self::Start),
             4 => Some(Self::Restart),
+            5 => Some(Self::Wake),
             _ => None,
         }
     }
@@ -151,6 +156,10 @@ fn settle(vm: &'static Vm, owed: Owed) {
         Owed::Off => &[VmRequest::Pause, VmRequest::Destroy],
         Owed::Reset | Owed::Restart => &[VmRequest::Pause, VmRequest::Reset, VmRequest::Start],
         Owed::Start => &[VmRequest::Create, VmRequest::Start],
+        Owed::Wake => {
+            vm.stop_running();
+            return sleep::wake_service(vm);
+        }
     };
     let next = match follow(*state, steps, vm) {
         Ok(next) => next,

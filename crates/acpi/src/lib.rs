@@ -9,6 +9,7 @@
 //! * [`rsdp`] finds and checks the root pointer;
 //! * [`table`] reads one table with its checksum, and the lists that lead to it;
 //! * [`madt`], [`fadt`], [`dmar`], [`small`] read the single tables;
+//! * [`facs`] is where the machine goes on after its sleep;
 //! * [`sleep`] finds the sleep types in the byte code of the DSDT, without an interpreter;
 //! * [`checksum`] is for modified copies of tables that a guest is to see;
 //! * [`build`] makes the tables of VMs that the hypervisor starts itself.
@@ -21,6 +22,7 @@ pub mod build;
 pub mod checksum;
 pub mod dmar;
 mod error;
+pub mod facs;
 pub mod fadt;
 pub mod madt;
 mod platform;

@@ -323,6 +323,11 @@ pub fn stack_guard() -> u64 {
     (&raw const boot_stack_guard) as u64
 }
 
+/// Top of the bootstrap processor's stack.
+pub fn stack_top() -> u64 {
+    stack_guard() + 4096 + 2 * STACK_SIZE as u64
+}
+
 /// What the trampoline hands to an application processor, in the order of its data.
 #[repr(C)]
 pub struct TrampolineParams {

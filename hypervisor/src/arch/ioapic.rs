@@ -87,6 +87,30 @@ pub fn write_entry(gsi: Gsi, entry: u64) {
     }
 }
 
+/// Every pin of every controller.
+fn pins() -> impl Iterator<Item = Gsi> {
+    let controllers = controllers().iter();
+    controllers.flat_map(|c| (c.gsi_base..c.gsi_base + c.pins).map(Gsi))
+}
+
+/// Entries over the machine's sleep.
+static KEPT: Mutex<ArrayVec<u64, MAX_PINS>> = Mutex::new(ArrayVec::new_const());
+const MAX_PINS: usize = MAX_IOAPICS * 120;
+
+/// Before the machine's sleep.
+pub fn save() {
+    let mut kept = KEPT.lock();
+    kept.clear();
+    kept.extend(pins().take(MAX_PINS).filter_map(read_entry));
+}
+
+/// After it: every pin is as it was.
+pub fn restore() {
+    for (gsi, entry) in pins().zip(&*KEPT.lock()) {
+        write_entry(gsi, *entry);
+    }
+}
+
 /// Masks or unmasks a pin.
 pub fn set_mask(gsi: Gsi, masked: bool) {
     if let Some((controller, pin)) = locate(gsi) {

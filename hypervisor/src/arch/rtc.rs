@@ -1,11 +1,12 @@
-//! The time of day: read from the machine's clock once, before a VM has it, and counted by the TSC.
+//! The time of day: read from the machine's clock before a VM has it, at start-up and after the machine's
+//! sleep, and counted by the TSC.
 
 use super::{cpu, tsc};
 use acrn_vdev::rtc::{self, DATA_PORT, INDEX_PORT};
-use spin::Once;
+use spin::Mutex;
 
 /// Seconds since 1970, and the TSC then.
-static START: Once<(u64, u64)> = Once::new();
+static START: Mutex<(u64, u64)> = Mutex::new((0, 0));
 
 /// How often the clock is asked; an update takes 2 ms at most.
 const TRIES: usize = 1000;
@@ -16,7 +17,7 @@ pub fn initialise() {
     for _ in 0..TRIES {
         let time = rtc::time_of(read);
         if let Some(time) = time.filter(|_| time == before) {
-            START.call_once(|| (time, cpu::rdtsc()));
+            *START.lock() = (time, cpu::rdtsc());
             return;
         }
         before = time;
@@ -26,13 +27,13 @@ pub fn initialise() {
 
 /// Now, in seconds since 1970.
 pub fn now() -> u64 {
-    let (time, tsc) = START.get().copied().unwrap_or_default();
+    let (time, tsc) = *START.lock();
     let passed = cpu::rdtsc().wrapping_sub(tsc);
     time.saturating_add(passed / tsc::from_ms(1000).max(1))
 }
 
 fn read(register: u8) -> u8 {
-    // SAFETY: the clock's registers, before any VM has them; reading them changes nothing but the index.
+    // SAFETY: the clock's registers, while no VM has them; reading them changes nothing but the index.
     unsafe {
         cpu::outb(INDEX_PORT, register);
         cpu::inb(DATA_PORT)

@@ -6,6 +6,32 @@ use core::sync::atomic::{AtomicU64, Ordering};
 static KHZ: AtomicU64 = AtomicU64::new(0);
 static START: AtomicU64 = AtomicU64::new(0);
 
+/// What the machine's sleep has taken from the TSC, and each CPU adds to its own when it starts.
+static LOST: AtomicU64 = AtomicU64::new(0);
+/// The TSC before the sleep.
+static STOPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Before the machine's sleep.
+pub fn stop() {
+    STOPPED.store(cpu::rdtsc(), Ordering::Relaxed);
+}
+
+/// After it, on the first CPU: a TSC that has begun anew goes on where it was, since it must never go back.
+pub fn go_on() {
+    let (before, now) = (STOPPED.load(Ordering::Relaxed), cpu::rdtsc());
+    LOST.store(before.saturating_sub(now), Ordering::Relaxed);
+    follow();
+}
+
+/// On each CPU that starts: its TSC is in step with that of the first one.
+pub fn follow() {
+    let lost = LOST.load(Ordering::Relaxed);
+    if lost != 0 {
+        // SAFETY: the hypervisor's clock; what it runs had no part in the time between.
+        unsafe { cpu::wrmsr(cpu::msr::TSC, cpu::rdtsc().wrapping_add(lost)) };
+    }
+}
+
 /// Remembers the TSC at entry, from which the log counts.
 pub fn mark_start() {
     START.store(cpu::rdtsc(), Ordering::Relaxed);

@@ -12,6 +12,7 @@ use acrn_abi::ioreq::{
     PciRequest, PioRequest, SLOT_SIZE, State,
 };
 use acrn_abi::{Gpa, Hpa, Vector, guest_map};
+use acrn_config_blob::LoadOrder;
 use acrn_emulate::{Emulation, StringIo};
 use acrn_lifecycle::{Caller, VmRequest};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -52,11 +53,28 @@ fn submit(vcpu: &Vcpu, kind: Kind, payload: &[u8]) -> Next {
     write_guest(Hpa(slot.0 + OFFSET_PAYLOAD as u64), payload);
     // Last, after all else: from here on the slot is the Service VM's.
     store_guest_u32(Hpa(slot.0 + OFFSET_PROCESSED as u64), State::PENDING.0);
+    call_up();
+    vcpu.shared.stats.add(crate::virt::Exit::REASONS - 1, 0);
+    Next::Block
+}
+
+fn call_up() {
     if let Some(target) = vm::service().vcpu(0) {
         target.post(Vector(UPCALL_VECTOR.load(Ordering::Relaxed)), false);
     }
-    vcpu.shared.stats.add(crate::virt::Exit::REASONS - 1, 0);
-    Next::Block
+}
+
+/// The Service VM has turned a local APIC on: a call that came while it was off was lost, over a sleep of the
+/// machine for instance, and is made again.
+pub fn remind(target: &Vcpu) {
+    let waits = |vm: &Vm| {
+        vm.origin() == LoadOrder::PostLaunched
+            && vm.active_vcpus().any(|vcpu| vcpu.wait() == Wait::Io)
+    };
+    let receives = target.vm().is_service() && target.id.0 == 0;
+    if receives && vm::all().iter().any(waits) {
+        call_up();
+    }
 }
 
 fn submit_port(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> Next {

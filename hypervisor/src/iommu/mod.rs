@@ -178,6 +178,18 @@ pub fn confine(platform: &Platform) {
     *DOMAINS.lock() = domains;
 }
 
+/// After the machine's sleep, in which the units have forgotten everything.
+pub fn wake() {
+    let receiver = percpu::all()[0].apic_id.load(Ordering::Relaxed);
+    let mut units = UNITS.lock();
+    let interrupts = units.interrupts;
+    for (index, unit) in units.list.iter_mut().enumerate() {
+        if let Err(error) = unit.go_on(interrupts, apic::is_x2apic(), receiver) {
+            error!("IOMMU {index}: {error}; devices behind it are not confined any more");
+        }
+    }
+}
+
 /// A unit has something to say: [`apic::IOMMU_VECTOR`].
 pub fn interrupt() {
     collect();

@@ -76,8 +76,8 @@ pub struct Unit {
     /// What it can do.
     pub capabilities: Capabilities,
     size: u64,
-    /// Levels of the tables that it walks, once it does.
-    width: Option<Width>,
+    /// Levels of the tables that it walks, once it does, and where they begin.
+    tables: Option<(Width, Hpa)>,
     invalidations: Option<Invalidations>,
     remaps: bool,
 }
@@ -96,7 +96,7 @@ impl Unit {
             registers,
             capabilities,
             size: description.size,
-            width: None,
+            tables: None,
             invalidations: None,
             remaps: false,
         }
@@ -119,7 +119,10 @@ impl Unit {
 
     fn open_queue(&mut self) -> Result<(), Error> {
         let frame = || Frames.alloc().ok_or(Error::NoFrame);
-        let (place, status) = (frame()?, frame()?);
+        let (place, status) = match &self.invalidations {
+            Some(earlier) => (earlier.place, earlier.status),
+            None => (frame()?, frame()?),
+        };
         self.set(register::QUEUE_TAIL, 0);
         self.set(register::QUEUE_ADDRESS, place.get());
         self.command(command::QUEUE, true, "use its queue")?;
@@ -171,7 +174,7 @@ impl Unit {
 
     /// Whether it translates.
     pub fn is_on(&self) -> bool {
-        self.width.is_some()
+        self.tables.is_some()
     }
 
     /// Puts all functions behind the unit into the domains of their VMs. Faults interrupt the CPU whose local APIC
@@ -188,6 +191,33 @@ impl Unit {
         let width = self.capabilities.choose(memory_bits())?;
         let root = build_tables(domains, assigned, width)?;
         cpu::wbinvd();
+        self.walk(root, receiver)?;
+        self.tables = Some((width, root));
+        Ok(())
+    }
+
+    /// Goes on after the machine's sleep, in which the unit has forgotten everything, with its own tables and
+    /// this one of interrupts.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn go_on(
+        &mut self,
+        interrupts: Option<Table>,
+        x2apic: bool,
+        receiver: u32,
+    ) -> Result<(), Error> {
+        self.take_over()?;
+        if let Some(table) = interrupts {
+            self.remap_interrupts(table, x2apic)?;
+        }
+        match self.tables {
+            Some((_, root)) => self.walk(root, receiver),
+            None => Ok(()),
+        }
+    }
+
+    fn walk(&mut self, root: Hpa, receiver: u32) -> Result<(), Error> {
         self.write_back()?;
         self.set(register::ROOT_TABLE, root.get());
         self.command(command::SET_ROOT, true, "take the root table")?;
@@ -198,7 +228,6 @@ impl Unit {
         self.report_to(receiver);
         self.command(command::TRANSLATE, true, "translate")?;
         self.open_protected_memory();
-        self.width = Some(width);
         Ok(())
     }
 
@@ -328,8 +357,8 @@ impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (major, minor) = self.capabilities.version;
         write!(f, "VT-d {major}.{minor}, ")?;
-        match self.width {
-            Some(width) => write!(f, "translates {} address bits", width.bits())?,
+        match self.tables {
+            Some((width, _)) => write!(f, "translates {} address bits", width.bits())?,
             None => f.write_str("does not translate")?,
         }
         match self.remaps {

@@ -19,6 +19,8 @@ use arrayvec::ArrayVec;
 const EXPRESS_TO_PCI: u32 = 7;
 const COMMAND: u16 = 4;
 const COMMAND_MEMORY: u16 = 2;
+/// Doublewords of a header.
+const HEADER: usize = 16;
 /// Offset of the mask in an entry of an MSI-X table.
 const ENTRY_CONTROL: u64 = 12;
 
@@ -59,6 +61,8 @@ pub struct Device {
     suspended: bool,
     /// Host vector of its MSI, 0 for none.
     msi_vector: u8,
+    /// The hardware's header, over the machine's sleep.
+    header: [u32; HEADER],
     table: Option<Table>,
 }
 
@@ -110,6 +114,7 @@ impl Device {
             mapped: ArrayVec::new(),
             suspended: false,
             msi_vector: 0,
+            header: [0; HEADER],
             table,
         })
     }
@@ -360,6 +365,23 @@ impl Device {
         if let Some(table) = &mut self.table {
             table.piece.shadow.reset();
         }
+    }
+
+    /// Notes the header of the hardware.
+    pub fn save(&mut self) {
+        let bdf = self.function.bdf();
+        self.header = core::array::from_fn(|index| Host.read(bdf, 4 * index as u16, 4));
+    }
+
+    /// Writes the header back to hardware that has lost it, and then the messages of its guest.
+    pub fn restore(&mut self) {
+        let bdf = self.function.bdf();
+        // Addresses before the command by which it answers to them.
+        for (index, value) in self.header.iter().enumerate().skip(1).rev() {
+            Host.write(bdf, 4 * index as u16, 4, *value);
+        }
+        self.follow_msi();
+        self.follow_msix();
     }
 
     /// Silences the function, which stays where it is.

@@ -85,6 +85,16 @@ fn is_genuine(window: &Window) -> bool {
     genuine
 }
 
+/// Whether the window that is used answers; `true` without one.
+pub fn answers() -> bool {
+    let Some(window) = windows().iter().find(|window| window.mapped) else {
+        return true;
+    };
+    let first = Bdf::new(window.range.first_bus, 0, 0);
+    let seen = device::read(Hpa(window.extent().0), 4);
+    seen == u64::from(device::config_read(first, 0, 4))
+}
+
 /// All windows.
 pub fn windows() -> &'static [Window] {
     WINDOWS.get().map_or(&[], |list| list.as_slice())

@@ -18,6 +18,7 @@
 //! on all its CPUs, before the function decodes there.
 
 mod assigned;
+mod chipset;
 mod device;
 mod host;
 mod list;
@@ -227,6 +228,20 @@ pub fn free_place(vm: &Vm, wanted: Bdf) -> Option<Bdf> {
     };
     let others = (1..32).map(|device| Bdf::new(0, device, 0));
     core::iter::once(wanted).chain(others).find(is_free)
+}
+
+/// Before the machine's sleep: notes what firmware and guests have programmed.
+pub fn save() {
+    chipset::save();
+    let mut functions = FUNCTIONS.lock();
+    functions.list.iter_mut().for_each(Device::save);
+}
+
+/// After it: every function is where it was, and sends its messages to where it did.
+pub fn restore() {
+    chipset::restore();
+    let mut functions = FUNCTIONS.lock();
+    functions.list.iter_mut().for_each(Device::restore);
 }
 
 /// A UART behind a PCI function: its first BAR. No VM sees the function from now on.

@@ -443,6 +443,14 @@ pub fn enable() -> Result<(), &'static str> {
     }
 }
 
+/// Turns virtualization off for this CPU, which has no vCPU loaded.
+pub fn disable() {
+    match Vendor::of_this_machine() {
+        Vendor::Svm => svm::disable(),
+        Vendor::Vmx => vmx::disable(),
+    }
+}
+
 /// Whether [`VirtCpu::use_deadline`] works.
 #[inline]
 pub fn keeps_deadlines() -> bool {

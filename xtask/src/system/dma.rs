@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::micro::{LIMIT, SOON, machine, without_hypervisor};
 use super::support::{COMMAND, POWER_OFF};
-use super::{Context, Outcome, devices};
+use super::{Context, Outcome, devices, sleep};
 use crate::demo::{self, Stages};
 use crate::machine::DiskBus;
 use crate::session::Session;
@@ -103,6 +103,8 @@ pub(super) fn disk(context: &Context) -> Result<Outcome> {
             COMMAND,
         )?;
         disk_of_user_vm(&mut session)?;
+        sleep::sleeps(&mut session)?;
+        every_kind_of_interrupt(&mut session)?;
         session.to_hypervisor()?;
         let shown = session.hypervisor_command("iommu")?;
         ensure!(shown.contains(UNITS[0].1), "no IOMMU in:\n{shown}");

@@ -14,6 +14,7 @@ mod prelaunched;
 mod report;
 mod scenario;
 mod shell;
+mod sleep;
 mod support;
 pub mod table;
 mod user;
@@ -359,6 +360,18 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "commands of the shell that do what cannot be done to a VM",
         run: prelaunched::refused,
+    },
+    Case {
+        name: "machine_sleeps",
+        on: BOTH,
+        catches: "S3 of the machine that is not woken, or loses a CPU, device, interrupt or User VM",
+        run: sleep::with_user_vm,
+    },
+    Case {
+        name: "machine_sleeps_uefi",
+        on: QEMU,
+        catches: "S3 of the machine with UEFI's way to wake it",
+        run: sleep::uefi,
     },
     Case {
         name: "service_vm_disk_virtio",

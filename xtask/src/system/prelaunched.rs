@@ -188,6 +188,7 @@ pub(super) fn hybrid(context: &Context) -> Result<Outcome> {
     session.check("! dmesg | grep -q 'do_boot_cpu failed'", COMMAND)?;
     session.to_guest(LAST, "safety-vm", BOOT)?;
     let mut before = uptime(&mut session)?;
+    service_vm_suspends(&mut session)?;
     for incident in [service_vm_resets, service_vm_crashes, service_vm_ends] {
         incident(&mut session)?;
         session.to_guest(LAST, "safety-vm", COMMAND)?;
@@ -204,6 +205,19 @@ pub(super) fn hybrid(context: &Context) -> Result<Outcome> {
     session.to_service()?;
     session.power_off(POWER_OFF)?;
     Ok(Outcome::Passed)
+}
+
+/// With another VM the machine does not sleep, and the Service VM is woken at once.
+fn service_vm_suspends(session: &mut Session) -> Result<()> {
+    session.to_service()?;
+    session.check("echo mem >/sys/power/state", BOOT)?;
+    let log = session.vm.console.transcript();
+    ensure!(
+        log.contains("does not sleep: pre-launched VMs run") && !log.contains("is awake"),
+        "the machine has slept under a pre-launched VM"
+    );
+    session.check("dd if=/dev/vda of=/dev/null bs=1M count=8", COMMAND)?;
+    session.to_guest(LAST, "safety-vm", COMMAND)
 }
 
 fn service_vm_resets(session: &mut Session) -> Result<()> {

@@ -8,6 +8,7 @@ use core::fmt;
 
 mod cr0 {
     pub const PE: u64 = 1 << 0;
+    pub const ET: u64 = 1 << 4;
     pub const NW: u64 = 1 << 29;
     pub const CD: u64 = 1 << 30;
     pub const PG: u64 = 1 << 31;
@@ -51,6 +52,8 @@ mod rights {
     pub const FLAT_DATA: u32 = 0xc093;
     /// Data segment of real mode.
     pub const REAL_DATA: u32 = 0x93;
+    /// Code segment of real mode.
+    pub const REAL_CODE: u32 = 0x9b;
 }
 
 const TABLE_INDICATOR: u16 = 1 << 2;
@@ -187,6 +190,31 @@ impl fmt::Display for BadRegisters {
 impl core::error::Error for BadRegisters {}
 
 impl Start {
+    /// Real mode at an address of the first megabyte, as after a wake-up (ACPI 6.5, 5.2.10).
+    pub fn real_mode(address: u32) -> Self {
+        let code = Code::Real;
+        let selector = (address >> 4) as u16;
+        Self {
+            gprs: [0; 16],
+            rip: u64::from(address & 0xf),
+            rflags: rflags::FIXED,
+            cr0: cr0::ET,
+            cr3: 0,
+            cr4: 0,
+            efer: 0,
+            cs: Segment {
+                access: rights::REAL_CODE,
+                ..data_segment(selector, code)
+            },
+            data: [data_segment(0, code); 5],
+            gdt: (0, 0xffff),
+            idt: (0, 0x3ff),
+            ldt: 0,
+            tr: 0,
+            code,
+        }
+    }
+
     /// Judges the state of a register block.
     ///
     /// Data segments are flat in protected mode and those of real mode otherwise, with the given

@@ -88,6 +88,12 @@ pub fn enable() -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Turns SVM off for this CPU.
+pub fn disable() {
+    // SAFETY: takes instructions away that nobody executes before `enable`; the CPU is in no guest.
+    unsafe { cpu::wrmsr(msr::EFER, cpu::rdmsr(msr::EFER) & !efer::SVME) };
+}
+
 /// The hardware half of a vCPU: its VMCB and what goes with it.
 pub struct SvmCpu {
     vmcb: Vmcb,

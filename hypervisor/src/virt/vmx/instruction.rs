@@ -35,6 +35,15 @@ with_region!(
     vmxon,
     "vmxon"
 );
+/// Leaves VMX root operation.
+///
+/// # Safety
+/// The CPU is in it, and no VMCS is active on it.
+pub unsafe fn vmxoff() {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("vmxoff", options(nostack)) };
+}
+
 with_region!(
     /// Writes a VMCS back to its region and makes it inactive.
     vmclear,

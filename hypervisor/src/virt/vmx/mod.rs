@@ -93,6 +93,12 @@ pub fn enable() -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Turns VMX off for this CPU. With it on, INIT would not reach the CPU.
+pub fn disable() {
+    // SAFETY: every VMCS was written back when its vCPU was taken off the CPU.
+    unsafe { instruction::vmxoff() };
+}
+
 /// Drops what an earlier user of VMX left in this CPU.
 fn drop_all(caps: &Capabilities, controls: &Controls) {
     if caps.ept_vpid >> 26 & 1 != 0 {
