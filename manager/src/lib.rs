@@ -5,7 +5,7 @@
 //! an earlier `acrnd` has left ([`adoption`]), the ring of [`events`].
 //!
 //! Around it, [`daemon`] keeps the VMs, [`keeper`] is the process between `acrnd` and one VM,
-//! [`tail`] reads logs, [`store`] has the files by which a new `acrnd` knows what the last one did, [`dm`] speaks to a
+//! [`log`] has the files that only grow, [`tail`] reads logs, [`store`] has the files by which a new `acrnd` knows what the last one did, [`dm`] speaks to a
 //! running `acrn-dm`, [`api`] is the daemon's HTTP interface, and [`cli`], [`client`], [`console`]
 //! and [`control`] are `acrnctl`. [`life_mngr`] is a program of its own.
 
@@ -24,6 +24,7 @@ pub mod events;
 pub mod keeper;
 pub mod life;
 pub mod life_mngr;
+pub mod log;
 pub mod notify;
 pub mod order;
 pub mod script;

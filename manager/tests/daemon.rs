@@ -242,6 +242,18 @@ fn a_killed_daemon_loses_no_vm_and_no_exit_status() {
     assert_eq!(place.vm("vm4")["state"], "stopped");
     place.until("vm3", |vm| vm["state"] == "started" && vm["restarts"] == 1);
 
+    // What happened before is still told.
+    let events = place.check(&["--json", "events"]);
+    let lines = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let numbers: Vec<u64> = lines
+        .map(|event: Value| event["number"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    let starts = events.matches(r#""vm":"vm1","event":"started""#).count();
+    assert_eq!(starts, 1, "{events}");
+
     // The end of an adopted VM is seen, and its status known.
     fs::write(place.path("end-vm1"), "3").unwrap();
     let ended = place.until("vm1", |vm| vm["state"] == "failed");

@@ -20,6 +20,7 @@ use crate::definition::{Definition, DefinitionError, check_name};
 use crate::dm;
 use crate::events::{Event, Events};
 use crate::life::{Action, Exit, Life, Means, Refusal, State, Time};
+use crate::log;
 use crate::order::order;
 use crate::store::{self, Store};
 use crate::view::{VmState, VmView};
@@ -45,6 +46,11 @@ impl Settings {
 
     fn definition(&self, name: &str) -> PathBuf {
         self.definitions.join(format!("{name}.toml"))
+    }
+
+    /// The events of this daemon and of those before it. No VM's log has such a name.
+    fn journal(&self) -> PathBuf {
+        self.logs.join("events.json")
     }
 
     /// What a VM's processes print.
@@ -130,12 +136,13 @@ impl Shared {
         for directory in [&settings.definitions, &settings.logs] {
             fs::create_dir_all(directory)?;
         }
+        let events = Events::noted(log::noted(&settings.journal()));
         let daemon = Daemon {
             store: Store::open(settings.run.join("acrnd"))?,
             settings,
             vms: BTreeMap::new(),
-            events: Events::default(),
-            newest: channel::Sender::new(0),
+            newest: channel::Sender::new(events.last()),
+            events,
             wake: Arc::default(),
             begin: Instant::now(),
         };
@@ -282,7 +289,10 @@ impl Daemon {
                 u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
             });
         eprintln!("acrnd: {vm}: {event} {detail}");
-        self.events.add(time, vm, event, detail);
+        let journal = self.settings.journal();
+        if let Err(error) = log::note(&journal, self.events.add(time, vm, event, detail)) {
+            eprintln!("acrnd: {}: {error}; free some space", journal.display());
+        }
         self.newest.send_replace(self.events.last());
     }
 

@@ -1,10 +1,8 @@
 //! The processes of a VM: started, waited for, ended.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -19,10 +17,8 @@ use crate::adoption::Process;
 use crate::definition::Definition;
 use crate::dm;
 use crate::life::Means;
+use crate::log;
 use crate::store::{self, Store};
-
-/// A log that has grown beyond this is put aside at the next start.
-const MAX_LOG: u64 = 1 << 20;
 
 /// Starts a VM's keeper, which starts the VM.
 pub(super) fn spawn(
@@ -32,7 +28,7 @@ pub(super) fn spawn(
     plan: &Definition,
 ) -> io::Result<Process> {
     store.clear(name)?;
-    let log = open_log(&settings.log(name))?;
+    let log = log::append(&settings.log(name))?;
     // This very program, even if its file has been replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("acrnd-keeper").arg("keep").arg(store.of(name));
@@ -62,17 +58,6 @@ pub(super) fn spawn(
     let pid = child.id().cast_signed();
     // A short script may be over by now: its status is noted, and whoever waits for it finds that.
     store::child(pid).ok_or_else(|| io::Error::other("it is not in /proc"))
-}
-
-fn open_log(path: &Path) -> io::Result<File> {
-    if std::fs::metadata(path).is_ok_and(|log| log.len() > MAX_LOG) {
-        std::fs::rename(path, path.with_extension("log.old"))?;
-    }
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
 }
 
 /// Waits until a process has ended.
