@@ -13,8 +13,10 @@ use crate::session::Session;
 /// Under emulation the way to sleep is long.
 const SLEEP: Duration = Duration::from_secs(120);
 /// Disk and network of the Service VM.
-const DEVICES: &str = "echo 3 >/proc/sys/vm/drop_caches; \
-                       dd if=/dev/vda of=/dev/null bs=64k count=16 && ping -c 2 10.0.2.2";
+const DEVICES: &str = "echo 3 >/proc/sys/vm/drop_caches; disk=$(ls /dev/vda /dev/sda 2>/dev/null); \
+                       card=$(ip route | awk '/^default/ { print $5 }'); \
+                       dd if=$disk of=/dev/null bs=64k count=16 && \
+                       udhcpc -i $card -q -n -s /bin/true";
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
 /// Twice, since what is made for the first sleep has to serve for the next one.
@@ -63,8 +65,10 @@ pub(super) fn sleeps(session: &mut Session) -> Result<()> {
     let before = session.check("nproc; cat /proc/sys/kernel/random/boot_id", COMMAND)?;
     let written = session.check("head -c 1m /dev/urandom >/tmp/s3; md5sum </tmp/s3", COMMAND)?;
     let slept = session.vm.console.transcript().matches("is awake").count();
+    // Bochs wakes at once, and the alarm of the sleep before is still set.
     session.check(
-        "echo +10 >/sys/class/rtc/rtc0/wakealarm && echo mem >/sys/power/state",
+        "alarm=/sys/class/rtc/rtc0/wakealarm; echo 0 >$alarm; echo +10 >$alarm && \
+         echo mem >/sys/power/state",
         SLEEP,
     )?;
     let log = session.vm.console.transcript();

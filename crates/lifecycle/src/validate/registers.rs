@@ -407,6 +407,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn real_mode_begins_at_an_address_as_a_register_block_would_say_it() {
+        let regs = Regs {
+            rip: 5,
+            cs_sel: 0x9a01,
+            cs_base: 0x9_a010,
+            cs_limit: 0xffff,
+            cs_ar: 0x9b,
+            cr0: 0x10,
+            gdt: DescriptorPtr {
+                limit: 0xffff,
+                ..<_>::default()
+            },
+            idt: DescriptorPtr {
+                limit: 0x3ff,
+                ..<_>::default()
+            },
+            ..Regs::default()
+        };
+        assert_eq!(Start::new(&regs, &LIMITS), Ok(Start::real_mode(0x9_a015)));
+    }
+
     fn long() -> Regs {
         Regs {
             cr0: 0x8000_0031,
