@@ -352,7 +352,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "prelaunched_memory",
         on: QEMU,
-        catches: "shared memory or moved boot modules in the memory of a pre-launched VM that has all above 4 GiB",
+        catches: "shared memory in the memory of a pre-launched VM that has all above 4 GiB",
         run: prelaunched::memory,
     },
     Case {

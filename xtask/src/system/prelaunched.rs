@@ -409,15 +409,12 @@ pub(super) fn programs(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The first free memory above 4 GiB is all a VM's. Shared memory, and a module that is in the way of the Service
-/// VM's kernel, would like to be at the highest place that is free.
+/// All memory above 4 GiB is a VM's. Shared memory would like to be at the highest place that is free.
 pub(super) fn memory(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(without_hypervisor());
     }
     const ALL: &str = "0x100000000   0x17fffffff        2097152  vm7";
-    // From below 16 MiB to above: QEMU loads modules one behind the other from the image on.
-    const MODULE: usize = 48 << 20;
     let raw = program(
         0,
         "raw",
@@ -441,10 +438,8 @@ pub(super) fn memory(context: &Context) -> Result<Outcome> {
     let config = crate::scenario::of_text(context.layout, "memory", &text)?;
     let mut machine = board(context, "loop", config, "")?;
     if let Boot::Direct(set) = &mut machine.boot {
-        let path = context.layout.images().join("Program_large");
-        let mut bytes = PRINTS_RAW.to_vec();
-        bytes.resize(MODULE, 0);
-        write(&path, &bytes)?;
+        let path = context.layout.images().join("Program_raw");
+        write(&path, PRINTS_RAW)?;
         set.modules.push(("Program_raw", path));
     }
     let mut session = Session::new(machine.start(context.layout, &context.log("memory"))?);
