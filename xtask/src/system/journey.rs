@@ -18,6 +18,7 @@ use crate::target::{Debian, Target};
 /// Time for Debian to boot or end, also below the hypervisor.
 const SYSTEM: Duration = Duration::from_secs(420);
 const VM: &str = "POST_STD_VM1";
+const SCRIPT: &str = "/var/lib/acrn/launch/launch_user_vm_id1.sh";
 
 /// The journey, or with `--full` its long form.
 pub(super) fn journey(context: &Context) -> Result<Outcome> {
@@ -78,6 +79,7 @@ impl Journey<'_> {
         session.check("echo kept >/root/kept && sync", COMMAND)?;
         self.stop(&mut session)?;
         if self.context.full {
+            session = self.return_and_change(session)?;
             session = self.purge(session)?;
         }
         self.target.end(&mut session, "poweroff", SYSTEM)
@@ -95,6 +97,45 @@ impl Journey<'_> {
         self.target
             .run("echo COMPRESSLEVEL=1 >/etc/initramfs-tools/conf.d/test && update-grub")
             .map(drop)
+    }
+
+    /// The long form's part: the launch script, a reboot of everything, another scenario and the way back.
+    fn return_and_change(&mut self, mut session: Session) -> Result<Session> {
+        self.target.run(&format!(
+            "nohup {SCRIPT} </dev/null >/root/launch.log 2>&1 &"
+        ))?;
+        session.to_user_login(1, BOOT)?;
+        session.log_in(1)?;
+        session.check("grep kept /root/kept", COMMAND)?;
+        session = self.reboot(session, "it boots again")?;
+        self.start_managed(&mut session)?;
+        session.check("grep kept /root/kept", COMMAND)?;
+        let memory: u64 = memory(&mut session)?;
+        let board = BoardFile::parse(
+            "board.xml",
+            &self.target.run("cat /boot/acrn/current/board.xml")?,
+        )?;
+        self.put("scenario.xml", &scenario_text(384, &[0])?)?;
+        ensure!(
+            board.model.cpus().len() == 2,
+            "the board kept has other CPUs"
+        );
+        self.target.run("acrn-config apply /root/scenario.xml")?;
+        session = self.reboot(session, "it boots again")?;
+        self.start_managed(&mut session)?;
+        ensure!(
+            session.check("nproc", COMMAND)? == "1",
+            "the VM has another number of CPUs"
+        );
+        let more = self::memory(&mut session)?;
+        ensure!(
+            more > memory + (96 << 10),
+            "the VM had {memory} KiB and now has {more}"
+        );
+        self.stop(&mut session)?;
+        self.target
+            .run("acrn-config apply --previous && grep -q 'm 256M' /var/lib/acrn/launch/*.sh")?;
+        Ok(session)
     }
 
     fn boot(&mut self, what: &str) -> Result<Session> {
@@ -136,6 +177,12 @@ impl Journey<'_> {
         let path = self.directory.join(name);
         fs::write(&path, bytes)?;
         Ok(path)
+    }
+
+    fn put(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.directory.join(name);
+        fs::write(&path, text)?;
+        self.target.put(&path, &format!("/root/{name}"))
     }
 
     fn is_service_vm(&self) -> Result<()> {
@@ -180,6 +227,14 @@ impl Journey<'_> {
         self.target.run("! test -e /dev/acrn_hsm")?;
         Ok(session)
     }
+}
+
+/// Memory of the User VM whose shell is shown, in KiB.
+fn memory(session: &mut Session) -> Result<u64> {
+    let text = session.check("awk '/MemTotal/ { print $2 }' /proc/meminfo", COMMAND)?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{text:?} is no size"))
 }
 
 /// The Service VM and a User VM on these CPUs, with memory in MiB.
