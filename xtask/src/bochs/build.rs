@@ -13,7 +13,8 @@ use crate::stamp::Inputs;
 
 const PACKAGE: &str = "bochs";
 /// Our changes, each with its reason at its beginning.
-const PATCHES: [&str; 6] = [
+const PATCHES: [&str; 7] = [
+    "xtask/bochs/apic-enable.patch",
     "xtask/bochs/idle.patch",
     "xtask/bochs/interrupts.patch",
     "xtask/bochs/virtual-interrupt.patch",
