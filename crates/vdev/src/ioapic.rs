@@ -298,6 +298,16 @@ impl VIoApic {
         Some(rte.delivery())
     }
 
+    /// Nobody will say when the level-triggered `vector` is finished: pins with it send again when
+    /// their lines are driven again.
+    pub fn forget_service(&mut self, vector: Vector) {
+        for pin in 0..self.pins {
+            if self.entry(pin).is_some_and(|rte| rte.vector() == vector) {
+                self.remote_irr &= !bit(pin);
+            }
+        }
+    }
+
     /// A local APIC finished the level-triggered `vector`. Calls `done` for each pin that waited
     /// for it, with the interrupt that the pin sends again because its line is still asserted.
     /// A pass-through pin is to be unmasked or acknowledged there.

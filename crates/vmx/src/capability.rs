@@ -211,6 +211,16 @@ impl Capabilities {
         Ok(controls)
     }
 
+    /// Whether a guest may have a local APIC of hardware to itself, and `controls` are what it is run
+    /// with else.
+    pub fn gives_apic(&self, controls: &Controls) -> bool {
+        let own = controls.with_own_apic();
+        controls.pin.contains(Pin::PREEMPTION_TIMER)
+            && self.pin.allows(own.pin.bits())
+            && self.primary.allows(own.primary.bits())
+            && self.secondary.allows(own.secondary.bits())
+    }
+
     /// Whether EPT entries may map 1 GiB.
     pub const fn ept_gib_pages(&self) -> bool {
         self.ept_vpid >> 17 & 1 != 0
@@ -361,6 +371,30 @@ mod tests {
         assert!(!posts(msr::TRUE_PIN, 7));
         assert!(!posts(msr::TRUE_EXIT, 15));
         assert!(!posts(msr::SECONDARY, 9));
+    }
+
+    #[test]
+    fn an_apic_is_given_where_all_its_interrupts_may_pass() {
+        let gives = |msr_index: u32, change: u64| {
+            let caps = Capabilities::read(|index| match index {
+                _ if index == msr_index => full(index) ^ change,
+                _ => full(index),
+            });
+            caps.gives_apic(&caps.controls().unwrap())
+        };
+        assert!(gives(0, 0));
+        let exits_for_ever = 1;
+        assert!(!gives(msr::TRUE_PIN, exits_for_ever));
+        let halts_exit = 1 << 7;
+        assert!(!gives(msr::TRUE_PRIMARY, halts_exit));
+        let no_preemption_timer = 1 << (32 + 6);
+        assert!(!gives(msr::TRUE_PIN, no_preemption_timer));
+        let own = Capabilities::read(full).controls().unwrap().with_own_apic();
+        let interrupts = Pin::EXTERNAL_INTERRUPT | Pin::POSTED_INTERRUPTS;
+        assert!(!own.pin.intersects(interrupts) && own.pin.contains(Pin::NMI));
+        assert!(!own.primary.intersects(Primary::TPR_SHADOW | Primary::HLT));
+        assert!(!own.secondary.intersects(Secondary::APIC_VIRTUALIZATION));
+        assert!(own.secondary.contains(Secondary::EPT));
     }
 
     #[test]

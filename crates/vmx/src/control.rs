@@ -142,6 +142,27 @@ pub struct Controls {
 }
 
 impl Controls {
+    /// The same for a guest with a local APIC of hardware to itself: interrupts, HLT, PAUSE and CR8 are
+    /// its own, and the VMX-preemption timer is for those who want it to leave.
+    pub const fn with_own_apic(self) -> Self {
+        let interrupts = Pin::EXTERNAL_INTERRUPT
+            .union(Pin::POSTED_INTERRUPTS)
+            .union(Pin::PREEMPTION_TIMER);
+        let priority = Primary::TPR_SHADOW
+            .union(Primary::CR8_LOAD)
+            .union(Primary::CR8_STORE);
+        let waiting = Primary::HLT.union(Primary::PAUSE);
+        Self {
+            pin: self.pin.difference(interrupts),
+            primary: self.primary.difference(priority.union(waiting)),
+            secondary: self
+                .secondary
+                .difference(Secondary::APIC_VIRTUALIZATION)
+                .difference(Secondary::PAUSE_LOOP),
+            ..self
+        }
+    }
+
     /// What the hypervisor cannot do without.
     pub const REQUIRED: Self = Self {
         pin: Pin::EXTERNAL_INTERRUPT

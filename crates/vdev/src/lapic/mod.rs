@@ -12,6 +12,7 @@
 //! of LINT pins, the arbitration registers.
 
 mod base;
+pub mod handover;
 mod icr;
 mod identity;
 mod msr;
@@ -114,7 +115,7 @@ const LVT_MASKED: u32 = 1 << 16;
 const SVR_RESET: u32 = 0xff;
 const SVR_ENABLE: u32 = 1 << 8;
 /// Vectors below this are reserved for exceptions.
-const FIRST_LEGAL_VECTOR: u8 = 16;
+pub const FIRST_LEGAL_VECTOR: u8 = 16;
 
 const ESR_SEND_ILLEGAL_VECTOR: u32 = 1 << 5;
 const ESR_RECEIVE_ILLEGAL_VECTOR: u32 = 1 << 6;
