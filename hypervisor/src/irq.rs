@@ -9,7 +9,7 @@ use crate::exit::ioreq;
 use crate::percpu::{self, PerCpu};
 use crate::vcpu::{Local, Vcpu, request};
 use crate::vm::{self, Vm};
-use crate::{console, iommu, run};
+use crate::{console, iommu, lapic_passthrough, run, virt};
 use acrn_abi::{Gsi, Vector, VmId};
 use acrn_vdev::interrupt::{Delivery, DeliveryMode, Destination};
 use acrn_vdev::ioapic::Rte;
@@ -72,10 +72,11 @@ pub fn release(vector: u8) {
 }
 
 /// The local APIC that hardware interrupts for a destination in a VM. It may be any; the one that runs the
-/// target saves an IPI.
+/// target saves an IPI, unless it is the VM's own: that would not know the hypervisor's vector.
 pub fn receiver(vm: &Vm, destination: Destination) -> u32 {
     let apic_id = |cpu: &PerCpu| cpu.apic_id.load(Ordering::Relaxed);
     vm.target_cpu(destination)
+        .filter(|_| !vm.owns_apics())
         .map(|vcpu| apic_id(percpu::get(vcpu.pcpu())))
         .filter(|id| iommu::reaches(*id))
         .unwrap_or_else(|| apic_id(&percpu::all()[0]))
@@ -231,6 +232,9 @@ pub fn handle_host_nmi() {
     if exception::crashed() {
         cpu::halt_forever();
     }
+    if lapic_passthrough::is_call(percpu::current()) {
+        return virt::leave_soon();
+    }
     // A platform NMI is the Service VM's business.
     if let Some(vcpu) = vm::service().vcpu(0) {
         vcpu.ask(request::NMI);
@@ -252,6 +256,7 @@ pub fn act(vcpu: &'static Vcpu, local: &mut Local, action: LapicAction) {
         LapicAction::TimerChanged => run::deadline_changed(vcpu, local),
         LapicAction::IdentityChanged => {
             local.lapic.publish(&vcpu.vm().identities[vcpu.id.index()]);
+            lapic_passthrough::reconcile(vcpu, local);
         }
     }
 }

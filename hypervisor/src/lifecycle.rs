@@ -14,7 +14,7 @@ use acrn_lifecycle::{Caller, VmRequest};
 use acrn_sched::Params;
 use acrn_vdev::lapic::VLapic;
 use core::sync::atomic::Ordering;
-use spin::Once;
+use spin::{Mutex, Once};
 
 /// I/O permission map: 12 KiB, bit set = intercepted.
 #[repr(C, align(4096))]
@@ -25,7 +25,9 @@ struct MsrBitmap([u8; virt::MSR_BITMAP_SIZE]);
 
 static SERVICE_IO: Once<IoBitmap> = Once::new();
 static DENY_IO: Once<IoBitmap> = Once::new();
-static MSRS: Once<MsrBitmap> = Once::new();
+/// Filled in place: it is too large for a stack.
+static MSRS: Mutex<MsrBitmap> = Mutex::new(MsrBitmap([0; virt::MSR_BITMAP_SIZE]));
+static MSRS_ARE_FILLED: Once = Once::new();
 
 /// Ports of the Service VM that the hypervisor looks at; the others are the machine's own.
 pub fn service_io_bitmap() -> u64 {
@@ -57,13 +59,13 @@ pub fn user_io_bitmap() -> u64 {
 
 /// The MSRs that pass through, for every VM.
 pub fn msr_bitmap() -> u64 {
-    let bitmap = MSRS.call_once(|| {
-        let mut bits = [0xffu8; virt::MSR_BITMAP_SIZE];
+    let mut bitmap = MSRS.lock();
+    MSRS_ARE_FILLED.call_once(|| {
+        bitmap.0.fill(0xff);
         for index in msr::PASS_THROUGH {
-            virt::pass_msr(&mut bits, index);
+            virt::pass_msr(&mut bitmap.0, index);
         }
-        virt::finish_msr_bitmap(&mut bits);
-        MsrBitmap(bits)
+        virt::finish_msr_bitmap(&mut bitmap.0);
     });
     (&raw const *bitmap) as u64
 }

@@ -42,6 +42,7 @@ mod firmware;
 mod inter_vm;
 mod iommu;
 mod irq;
+mod lapic_passthrough;
 mod lifecycle;
 mod memory;
 mod modules;

@@ -68,6 +68,10 @@ pub struct PerCpu {
     calls: AtomicU8,
     /// Somebody reads its log lines.
     pub logged: AtomicBool,
+    /// A guest has its local APIC ([`crate::lapic_passthrough`]): it is called by NMI.
+    pub apic_given: AtomicBool,
+    /// What comes as NMI is such a call.
+    pub nmi_is_call: AtomicBool,
     /// Interrupt counters by vector.
     pub interrupts: [AtomicU64; 256],
     /// Last exits, for crash dumps.
@@ -93,6 +97,8 @@ impl PerCpu {
             wake: AtomicU32::new(0),
             calls: AtomicU8::new(0),
             logged: AtomicBool::new(false),
+            apic_given: AtomicBool::new(false),
+            nmi_is_call: AtomicBool::new(false),
             interrupts: [const { AtomicU64::new(0) }; 256],
             exits: crate::stats::ExitRing::new(),
             segments: UnsafeCell::new(Segments::new()),
@@ -126,6 +132,12 @@ impl PerCpu {
     /// Ends a call.
     pub fn end_call(&self, why: Calls) {
         self.calls.fetch_and(!why.bits(), Ordering::SeqCst);
+    }
+
+    /// Whether a guest has its local APIC.
+    #[inline(always)]
+    pub fn is_apic_given(&self) -> bool {
+        self.apic_given.load(Ordering::SeqCst)
     }
 
     /// Number of the CPU.

@@ -63,7 +63,10 @@ impl fmt::Display for Error {
                 "{size:#x} bytes of memory are too few; give it {LEAST_MEMORY:#x} at least"
             ),
             Self::Map(error) => write!(f, "nested page tables: {error}"),
-            Self::Full => f.write_str("one of its CPUs has no room for another vCPU"),
+            Self::Full => f.write_str(
+                "one of its CPUs has no room for another vCPU, or would be shared by one with \
+                 LAPIC pass-through",
+            ),
             Self::Cpus(count) => {
                 write!(
                     f,

@@ -9,7 +9,7 @@ use crate::exit::{self, Next};
 use crate::percpu::{self, Calls, PerCpu};
 use crate::vcpu::{Local, Vcpu, Wait, request};
 use crate::virt::{Event, Exit};
-use crate::{irq, stats, trace, virt};
+use crate::{irq, lapic_passthrough, stats, trace, virt};
 use acrn_abi::PcpuId;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,11 @@ static TIMERS: [AtomicU64; percpu::MAX_CPUS] =
 pub fn kick(cpu: &PerCpu) {
     cpu.call(Calls::ATTENTION);
     if cpu.id() != percpu::current_id() {
-        apic::send_fixed(cpu.apic_id.load(Ordering::Relaxed), apic::KICK_VECTOR);
+        let id = cpu.apic_id.load(Ordering::Relaxed);
+        match cpu.is_apic_given() {
+            true => apic::send_nmi(id),
+            false => apic::send_fixed(id, apic::KICK_VECTOR),
+        }
     }
 }
 
@@ -59,8 +63,13 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     set_timer(this, now, deadline.min(turn.end));
     trace::turn(this, turn.picked.map(|(_, vcpu)| vcpu));
     let Some((slot, vcpu)) = turn.picked else {
-        if !this.calls().contains(Calls::ATTENTION) {
-            cpu::wait_for_interrupt();
+        match (
+            this.calls().contains(Calls::ATTENTION),
+            this.is_apic_given(),
+        ) {
+            (true, _) => {}
+            (false, true) => lapic_passthrough::idle(this),
+            (false, false) => cpu::wait_for_interrupt(),
         }
         return;
     };
@@ -69,6 +78,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         // SAFETY: this is the run loop of the vCPU's CPU and `on_cpu` is set.
         let local = unsafe { vcpu.local() };
         local.virt.load(slot, |gpa| vcpu.vm().read_word(gpa));
+        lapic_passthrough::reconcile(vcpu, local);
         let deadline = vcpu.shared.deadline.load(Ordering::Relaxed);
         local.virt.use_deadline(deadline != u64::MAX);
         if local.virt.takes_posted() {
@@ -107,6 +117,12 @@ fn set_timer(this: &PerCpu, now: u64, deadline: u64) {
     }
     set.store(deadline, Ordering::Relaxed);
     apic::set_timer((deadline != u64::MAX).then(|| deadline.saturating_sub(now)));
+}
+
+/// The host timer of this CPU is off, whatever was set: its local APIC changes hands.
+pub fn forget_timer(this: &PerCpu) {
+    TIMERS[this.id().index()].store(u64::MAX, Ordering::Relaxed);
+    apic::set_timer(None);
 }
 
 /// The vCPU's own timer changed: have the guest left in time, or bring the host timer forward when
@@ -341,6 +357,7 @@ fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
             vcpu.shared.sipi_page.load(Ordering::SeqCst),
         );
         vcpu.set_wait(Wait::Nothing);
+        lapic_passthrough::reconcile(vcpu, local);
     }
     if bits & request::NMI != 0 {
         if local.virt.nmi_possible() {

@@ -1,7 +1,7 @@
 //! The vCPUs of one physical CPU: which slot each has, and the scheduler that decides between
 //! them. The policy itself is in the `acrn-sched` crate.
 
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Vcpu, Wait};
 use crate::virt;
 use acrn_sched::{CAPACITY, EntityId, Params, Policy, Scheduler};
 use core::sync::atomic::Ordering;
@@ -36,14 +36,18 @@ impl RunQueue {
         }
     }
 
-    /// Takes a vCPU in and returns its slot; `None` when the CPU is full. `policy` is that of the CPU,
-    /// and is asked for once.
+    /// Takes a vCPU in and returns its slot; `None` when the CPU is full, or one of its vCPUs has its local
+    /// APIC and is alone for that. `policy` is that of the CPU, and is asked for once.
     pub fn add(
         &mut self,
         vcpu: &'static Vcpu,
         params: Params,
         policy: impl FnOnce() -> Policy,
     ) -> Option<usize> {
+        let is_alone = self.members().any(|member| member.vm().owns_apics());
+        if is_alone || vcpu.vm().owns_apics() && self.taken != 0 {
+            return None;
+        }
         let slot = (!self.taken).trailing_zeros() as usize;
         let member = self.members.get_mut(slot)?;
         let scheduler = self
@@ -53,6 +57,18 @@ impl RunQueue {
         *member = Some(vcpu);
         self.taken |= 1 << slot;
         Some(slot)
+    }
+
+    fn members(&self) -> impl Iterator<Item = &'static Vcpu> {
+        self.members.iter().copied().flatten()
+    }
+
+    /// Whether there is no vCPU that is ready or would be if its VM ran.
+    pub fn waits_for_nobody(&self) -> bool {
+        self.members().all(|vcpu| {
+            !vcpu.shared.active.load(Ordering::SeqCst)
+                || matches!(vcpu.wait(), Wait::Stopped | Wait::StartUp)
+        })
     }
 
     /// Forgets the vCPU of a slot.

@@ -104,7 +104,10 @@ fn assemble(vm: &'static Vm, creation: &Creation, share: Params) -> Result<(), R
         inter_vm::furnish(vm, &described, Some, Gsi);
     }
     for (vcpu, cpu) in vm.vcpus.iter().zip(creation.cpus()) {
-        let full = Refusal::new(Errno::ENOSPC, "a CPU has no room for another vCPU");
+        let full = Refusal::new(
+            Errno::ENOSPC,
+            "a CPU has no room for another vCPU, or would be shared by one with LAPIC pass-through",
+        );
         lifecycle::prepare_vcpu(vcpu, &config, cpu, vcpu.id.0.into(), share).ok_or(full)?;
         vm.set_vcpu_count(vcpu.id.index() + 1);
     }

@@ -7,6 +7,7 @@
 
 use crate::arch::apic;
 use crate::exit::PendingIo;
+use crate::lapic_passthrough;
 use crate::percpu;
 use crate::stats::{ExitRing, ExitStats};
 use crate::virt::{Registers, VirtCpu};
@@ -279,7 +280,13 @@ impl Vcpu {
         match self.shared.posted.post(vector, level) {
             Posted::Already => {}
             Posted::Notify => self.notify(),
-            Posted::Wake => self.wake(),
+            Posted::Wake => {
+                let cpu = percpu::get(self.pcpu());
+                match cpu.is_apic_given() {
+                    true => lapic_passthrough::forward(self, cpu),
+                    false => self.wake(),
+                }
+            }
         }
     }
 

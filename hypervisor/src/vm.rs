@@ -8,14 +8,14 @@ use crate::serial::Ports;
 use crate::vcpu::{Vcpu, request};
 use crate::virt::NestedTable;
 use crate::virtual_pci::Functions;
-use crate::{config, memory};
+use crate::{config, lapic_passthrough, memory, percpu};
 use acrn_abi::vm_flags::VmFlags;
 use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId, guest_map};
 use acrn_config_blob::LoadOrder;
 use acrn_lifecycle::{Restarts, Severity, Standing, VmState};
 use acrn_memory::Access;
 use acrn_vdev::counters::Counters;
-use acrn_vdev::interrupt::{Delivery, DeliveryMode};
+use acrn_vdev::interrupt::{Delivery, DeliveryMode, Destination};
 use acrn_vdev::ioapic::VIoApic;
 use acrn_vdev::lapic::{LapicIdentity, route};
 use acrn_vdev::pic::VPic;
@@ -56,6 +56,7 @@ pub struct Vm {
     name: Mutex<ArrayVec<u8, 16>>,
     origin: AtomicU8,
     flags: AtomicU64,
+    owns_apics: AtomicBool,
     severity: AtomicU8,
     real_time: AtomicBool,
     /// Its state; held while a life-cycle operation works on the VM.
@@ -213,6 +214,7 @@ impl Vm {
             name: Mutex::new(ArrayVec::new_const()),
             origin: AtomicU8::new(LoadOrder::PostLaunched as u8),
             flags: AtomicU64::new(0),
+            owns_apics: AtomicBool::new(false),
             severity: AtomicU8::new(0),
             real_time: AtomicBool::new(false),
             state: Mutex::new(VmState::PoweredOff),
@@ -259,6 +261,17 @@ impl Vm {
         let rank = config::setup().rank(self.id.0, origin, flags);
         self.severity.store(rank.severity, Ordering::Relaxed);
         self.real_time.store(rank.real_time, Ordering::Relaxed);
+        let owns = origin != LoadOrder::Service && flags.contains(VmFlags::LAPIC_PASSTHROUGH);
+        let lacks = lapic_passthrough::lacks().filter(|_| owns);
+        self.owns_apics
+            .store(owns && lacks.is_none(), Ordering::Relaxed);
+        if let Some(what) = lacks {
+            warning!(
+                "vm{} ({}) has virtual local APICs: to pass them through, this machine lacks {what}",
+                self.id,
+                own.as_slice().escape_ascii()
+            );
+        }
     }
 
     /// Name.
@@ -294,6 +307,12 @@ impl Vm {
             (_, true) => LoadOrder::PreLaunched,
             _ => LoadOrder::PostLaunched,
         }
+    }
+
+    /// Whether its vCPUs have the local APICs of their CPUs to themselves ([`crate::lapic_passthrough`]).
+    #[inline]
+    pub fn owns_apics(&self) -> bool {
+        self.owns_apics.load(Ordering::Relaxed)
     }
 
     /// Whether it never runs: a program of the Service VM has it for the sake of its memory.
@@ -514,10 +533,7 @@ impl Vm {
     }
 
     /// Physical CPU of the first vCPU that a message reaches, for programming hardware.
-    pub fn target_cpu(
-        &self,
-        destination: acrn_vdev::interrupt::Destination,
-    ) -> Option<&'static Vcpu> {
+    pub fn target_cpu(&self, destination: Destination) -> Option<&'static Vcpu> {
         let identities = &self.identities[..self.vcpu_count()];
         let index = route(identities, destination, DeliveryMode::Fixed, 0).next()?;
         self.vcpu(index)
@@ -573,6 +589,21 @@ impl Vm {
         };
         if let Some(delivery) = delivery {
             self.deliver(delivery);
+            if delivery.level && self.owns_apics() {
+                self.forget_service(delivery.vector);
+            }
+        }
+    }
+
+    /// Nobody will hear of the EOI to a level-triggered interrupt: its pins may send again when their
+    /// lines rise again.
+    fn forget_service(&self, vector: Vector) {
+        let given = |vcpu: &Vcpu| percpu::get(vcpu.pcpu()).is_apic_given();
+        if self.active_vcpus().any(given) {
+            let mut ioapics = self.ioapics.lock();
+            ioapics
+                .iter_mut()
+                .for_each(|(_, ioapic)| ioapic.forget_service(vector));
         }
     }
 

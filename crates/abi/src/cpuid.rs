@@ -17,5 +17,18 @@ pub const SIGNATURE: [u8; 12] = *b"ACRNACRNACRN";
 /// EBX, ECX and EDX of [`LEAF_SIGNATURE`]: the same four letters three times.
 pub const SIGNATURE_REGISTER: u32 = u32::from_le_bytes(*b"ACRN");
 
+/// First of the leaves that say "KVM" to VMs with LAPIC pass-through: Linux turns x2APIC mode on without
+/// interrupt remapping only for hypervisors that it knows, and distributions' kernels do not know
+/// ACRN. Of KVM's features none is offered.
+pub const LEAF_KVM_SIGNATURE: u32 = 0x4000_0100;
+/// Highest of those leaves: the features.
+pub const LEAF_KVM_MAX: u32 = 0x4000_0101;
+/// EBX, ECX and EDX of [`LEAF_KVM_SIGNATURE`].
+pub const KVM_SIGNATURE: [u32; 3] = [
+    u32::from_le_bytes(*b"KVMK"),
+    u32::from_le_bytes(*b"VMKV"),
+    u32::from_le_bytes(*b"M\0\0\0"),
+];
+
 /// EAX bit of [`LEAF_FEATURES`]: the caller is the Service VM and may manage others.
 pub const CAP_PRIVILEGED: u32 = 1 << 0;

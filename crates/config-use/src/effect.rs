@@ -42,7 +42,6 @@ const FEATURES: &[(Features, &str)] = &[
 /// Flags of VMs that the hypervisor does not have.
 const FLAGS: &[(VmFlags, &str)] = &[
     (VmFlags::SECURE_WORLD, "a secure world"),
-    (VmFlags::LAPIC_PASSTHROUGH, "pass-through of local APICs"),
     (VmFlags::HIDE_MTRR, "hidden MTRRs"),
     (VmFlags::NESTED, "nested virtualization"),
     (VmFlags::SECURITY_VM, "the platform's TPM and SMBIOS data"),
@@ -107,7 +106,7 @@ fn options(config: &Config<'_>, uart: bool, say: Say<'_>) {
 fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
     let name = vm.name;
     let mut lacks = |what: &str| say(format_args!("VM {name}: {what}: not supported yet"));
-    if vm.kind != VmKind::Standard {
+    if !matches!(vm.kind, VmKind::Standard | VmKind::RealTime) {
         lacks(vm.kind.name());
     }
     let flags = FLAGS.iter().filter(|(flag, _)| vm.flags.contains(*flag));
@@ -121,7 +120,6 @@ fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
         }
     }
     let parts = [
-        (vm.vcpus.iter().any(|vcpu| vcpu.real_time), "real-time CPUs"),
         (
             vm.vcpus.iter().any(|vcpu| vcpu.clos != 0),
             "classes of service",
@@ -177,7 +175,7 @@ mod tests {
             line: true,
             console_vm: 2,
             restart: Restart::Always,
-            kind: VmKind::RealTime,
+            kind: VmKind::Tee,
             ..Example::default()
         };
         assert_eq!(
@@ -187,7 +185,7 @@ mod tests {
                 "Hyper-V's interface for VMs: not supported yet",
                 "console of VM USER1 at first: it does not start with the machine",
                 "1 cache masks: not supported yet",
-                "VM USER1: real-time: not supported yet",
+                "VM USER1: TEE: not supported yet",
                 "VM USER1: starting it again when it has stopped (acrnd does): not supported yet",
             ]
         );

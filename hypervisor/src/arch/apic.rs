@@ -2,6 +2,7 @@
 
 use super::cpu::{self, msr};
 use crate::percpu;
+use acrn_vdev::lapic::handover::Handover;
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -67,10 +68,52 @@ fn write(register: u32, value: u32) {
     }
 }
 
+const ENABLE: u64 = 1 << 11;
+const X2APIC_ENABLE: u64 = 1 << 10;
+
+/// Lets a guest go on with this CPU's local APIC, which is in x2APIC mode, where its virtual one has
+/// stopped. NMIs that come by LINT1 are other CPUs' business from now on.
+pub fn give(handover: &Handover, tsc_deadline: u64) {
+    write(register::LVT_LINT1, 1 << 16);
+    for (index, value) in handover.registers {
+        set_for_guest(index, value);
+    }
+    write_deadline(tsc_deadline);
+}
+
+/// Takes this CPU's local APIC back from a guest: whatever it has left there is gone.
+pub fn take_back() {
+    let base = cpu::rdmsr(msr::APIC_BASE) & !(ENABLE | X2APIC_ENABLE);
+    // SAFETY: off for a moment, which is the one way to forget what is requested and in service. The
+    // hypervisor waits for nothing from it now.
+    unsafe { cpu::wrmsr(msr::APIC_BASE, base) };
+    initialise();
+}
+
+/// Writes the software-enable register of a local APIC that a guest has.
+pub fn write_svr(value: u32) {
+    set_for_guest(msr::X2APIC_BASE + register::SVR, value);
+}
+
+/// Values are the guest's, and processors differ in what they refuse.
+fn set_for_guest(index: u32, value: u32) {
+    // SAFETY: registers of the local APIC that the guest has.
+    let _ = unsafe { cpu::try_wrmsr(index, value.into()) };
+}
+
+/// Host TSC at which the timer of a local APIC that a guest has is due; 0 for off.
+pub fn deadline() -> u64 {
+    cpu::rdmsr(msr::TSC_DEADLINE)
+}
+
+/// Sets [`deadline`].
+pub fn write_deadline(value: u64) {
+    // SAFETY: sets a timer. The processor has the register, or it has no x2APIC either.
+    unsafe { cpu::wrmsr(msr::TSC_DEADLINE, value) };
+}
+
 /// Turns the local APIC of this CPU on, all local vectors masked.
 pub fn initialise() {
-    const ENABLE: u64 = 1 << 11;
-    const X2APIC_ENABLE: u64 = 1 << 10;
     let mut wanted = cpu::rdmsr(msr::APIC_BASE) & 0xfff | XAPIC_BASE | ENABLE;
     // SAFETY: turns on the APIC that the hypervisor owns, at its architectural address. From
     // disabled to x2APIC mode there is no way but by xAPIC mode.
@@ -134,6 +177,11 @@ fn send(destination: u32, low: u32) {
 /// Sends a fixed interrupt to the CPU with this APIC id.
 pub fn send_fixed(destination: u32, vector: u8) {
     send(destination, 0x4000 | u32::from(vector));
+}
+
+/// Sends an NMI.
+pub fn send_nmi(destination: u32) {
+    send(destination, 0x4400);
 }
 
 /// Sends INIT.

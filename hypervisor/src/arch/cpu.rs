@@ -433,3 +433,8 @@ pub fn has_xsave() -> bool {
 pub fn has_x2apic() -> bool {
     cpuid(1, 0).ecx >> 21 & 1 != 0
 }
+
+/// Whether the local APIC's timer can be set by a value of the TSC.
+pub fn has_tsc_deadline() -> bool {
+    cpuid(1, 0).ecx >> 24 & 1 != 0
+}

@@ -125,10 +125,15 @@ fn answer(vcpu: &Vcpu, local: &Local, leaf: u32, subleaf: u32) -> CpuidResult {
             eax: 1 << 2,
             ..NOTHING
         },
-        7 => extended_features(local, subleaf),
+        7 => extended_features(vcpu, local, subleaf),
         0xb => topology(vcpu, local, subleaf),
         0xd => extended_state(subleaf),
         abi::LEAF_SIGNATURE..=0x4000_00ff => hypervisor(vcpu, leaf),
+        abi::LEAF_KVM_SIGNATURE if vcpu.vm().owns_apics() => {
+            let [ebx, ecx, edx] = abi::KVM_SIGNATURE;
+            let eax = abi::LEAF_KVM_MAX;
+            CpuidResult { eax, ebx, ecx, edx }
+        }
         0x8000_0000 => {
             let r = cpu::cpuid(leaf, 0);
             CpuidResult {
@@ -178,10 +183,15 @@ fn features(vcpu: &Vcpu, local: &Local) -> CpuidResult {
     }
 }
 
-fn extended_features(local: &Local, subleaf: u32) -> CpuidResult {
+fn extended_features(vcpu: &Vcpu, local: &Local, subleaf: u32) -> CpuidResult {
     if subleaf != 0 {
         return NOTHING;
     }
+    // Linux reads the MSR each second, which would be an exit where there is no other.
+    let tsc_adjust = match vcpu.vm().owns_apics() {
+        true => 0,
+        false => TSC_ADJUST,
+    };
     let host = cpu::cpuid(7, 0);
     let mut ecx = host.ecx & EXTENDED_ECX;
     if ecx & 1 << 3 != 0 && local.virt.cr4() & 1 << 22 != 0 {
@@ -189,7 +199,7 @@ fn extended_features(local: &Local, subleaf: u32) -> CpuidResult {
     }
     CpuidResult {
         eax: 0,
-        ebx: host.ebx & EXTENDED_EBX | TSC_ADJUST,
+        ebx: host.ebx & EXTENDED_EBX | tsc_adjust,
         ecx,
         edx: host.edx & EXTENDED_EDX,
     }

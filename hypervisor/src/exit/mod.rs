@@ -196,4 +196,5 @@ pub fn init_vcpu(vcpu: &Vcpu, local: &mut Local) {
     vcpu.shared.deadline.store(u64::MAX, Ordering::Relaxed);
     local.pending_io = PendingIo::None;
     vcpu.set_wait(Wait::StartUp);
+    crate::lapic_passthrough::reconcile(vcpu, local);
 }

@@ -5,7 +5,7 @@ use super::{Next, general_protection};
 use crate::arch::cpu::{self, efer, msr};
 use crate::vcpu::{Local, Vcpu, guest_tsc};
 use crate::virt::gpr;
-use crate::{irq, run};
+use crate::{irq, lapic_passthrough, run};
 use acrn_vdev::lapic::GpFault;
 
 /// Read and written without an exit.
@@ -79,6 +79,7 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, write: bool) -> Next {
 
 fn read_msr(vcpu: &Vcpu, local: &mut Local, index: u32) -> Result<u64, GpFault> {
     match index {
+        msr::TSC_DEADLINE if local.virt.has_apic() => Ok(lapic_passthrough::deadline(local)),
         msr::APIC_BASE | msr::TSC_DEADLINE | 0x800..=0x8ff => {
             let now = guest_tsc(local);
             local.lapic.read_msr(index, now)
@@ -117,10 +118,17 @@ fn write_msr(
         {
             Ok(())
         }
+        msr::TSC_DEADLINE if local.virt.has_apic() => {
+            lapic_passthrough::write_deadline(local, value);
+            Ok(())
+        }
         msr::APIC_BASE | msr::TSC_DEADLINE | 0x800..=0x8ff => {
             let now = guest_tsc(local);
             let action = local.lapic.write_msr(index, value, now)?;
             irq::act(vcpu, local, action);
+            if local.virt.has_apic() {
+                lapic_passthrough::register_written(local, index, value);
+            }
             Ok(())
         }
         msr::TSC => {
@@ -176,7 +184,15 @@ fn is_mtrr_type(value: u8) -> bool {
 
 fn move_tsc(vcpu: &Vcpu, local: &mut Local, offset: u64) {
     let change = offset.wrapping_sub(local.virt.tsc_offset());
+    // A deadline is a value of the guest's TSC.
+    let deadline = local
+        .virt
+        .has_apic()
+        .then(|| lapic_passthrough::deadline(local));
     local.virt.set_tsc_offset(offset);
+    if let Some(deadline) = deadline {
+        lapic_passthrough::write_deadline(local, deadline);
+    }
     local.lapic.move_tsc(change);
     local.msrs.tsc_adjust = local.msrs.tsc_adjust.wrapping_add(change);
     run::deadline_changed(vcpu, local);

@@ -460,9 +460,26 @@ pub fn keeps_deadlines() -> bool {
     }
 }
 
-/// Bytes of a bitmap that says which MSRs pass through. VMX has two halves: the second is for
-/// guests whose local APIC the processor virtualizes.
-pub const MSR_BITMAP_SIZE: usize = 8192;
+/// Whether a vCPU can have its processor's local APIC to itself ([`VirtCpu::give_apic`]).
+pub fn gives_apic() -> bool {
+    match Vendor::of_this_machine() {
+        Vendor::Svm => false,
+        Vendor::Vmx => vmx::gives_apic(),
+    }
+}
+
+/// From the handler of an NMI: the guest that has this processor's local APIC to itself leaves before
+/// its next instruction, even if it is just about to be entered.
+pub fn leave_soon() {
+    match Vendor::of_this_machine() {
+        Vendor::Svm => {}
+        Vendor::Vmx => vmx::leave_soon(),
+    }
+}
+
+/// Bytes of a bitmap that says which MSRs pass through, and of its variants for the ways in which a guest
+/// may have its local APIC.
+pub const MSR_BITMAP_SIZE: usize = 4 * 4096;
 
 /// Lets reads and writes of an MSR pass in a bitmap of ones.
 pub fn pass_msr(bitmap: &mut [u8; MSR_BITMAP_SIZE], index: u32) {
@@ -611,6 +628,12 @@ contract! {
     fn set_time_left(self: &mut Self, ticks: u64);
     /// Whether the processor takes what is posted for the vCPU when it is notified.
     fn takes_posted(self: &Self) -> bool;
+    /// Whether the guest has the processor's local APIC to itself.
+    fn has_apic(self: &Self) -> bool;
+    /// Gives the guest the processor's local APIC in x2APIC mode, or takes it away again. Then interrupts
+    /// and HLT are its own, and only [`leave_soon`] makes it leave. Nothing happens where [`gives_apic`]
+    /// says no.
+    fn give_apic(self: &mut Self, on: bool);
     /// The nested tables have changed: old translations go before the next entry.
     fn request_flush(self: &mut Self);
     /// Whether an exception, interrupt or NMI was being delivered when the guest stopped, or is

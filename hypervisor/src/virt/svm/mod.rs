@@ -321,6 +321,15 @@ impl SvmCpu {
         false
     }
 
+    /// The guest has a virtual one.
+    #[inline]
+    pub fn has_apic(&self) -> bool {
+        false
+    }
+
+    /// It stays so.
+    pub fn give_apic(&mut self, _on: bool) {}
+
     /// Host interrupts stay pending at an exit.
     #[inline]
     pub fn acknowledged(&self) -> Option<u8> {

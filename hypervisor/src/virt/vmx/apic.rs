@@ -1,8 +1,9 @@
 //! Delivery of interrupts: by the processor, which then keeps the guest's local APIC (SDM volume
 //! 3C, chapter 30), or by injection.
 
+use super::bitmap::Bitmap;
 use super::instruction::{self, read};
-use super::{MSR_BITMAP, TPR, VmxCpu};
+use super::{TPR, VmxCpu};
 use crate::virt::Registers;
 use acrn_vdev::lapic::{Changed, PostedInterrupts, VLapic};
 use acrn_vmx::exit::{self, event, reason};
@@ -133,14 +134,17 @@ impl VmxCpu {
             return;
         }
         self.controls.secondary.set(Secondary::X2APIC_MODE, on);
-        let second = if on { MSR_BITMAP as u64 } else { 0 };
-        // SAFETY: both bitmaps are this VM's, one behind the other.
+        // SAFETY: a control that the processor has, without more fields than are set.
         unsafe {
             instruction::write(
                 Field::SecondaryControls,
                 self.controls.secondary.bits().into(),
             );
-            instruction::write(Field::MsrBitmap, self.config.msr_bitmap + second);
         }
+        self.use_bitmap(if on {
+            Bitmap::Virtualized
+        } else {
+            Bitmap::Plain
+        });
     }
 }

@@ -111,7 +111,10 @@ impl VmxCpu {
             reason::PAUSE => Exit::Pause,
             reason::INTERRUPT_WINDOW | reason::TPR_BELOW_THRESHOLD => Exit::InterruptWindow,
             reason::NMI_WINDOW => Exit::NmiWindow,
-            reason::PREEMPTION_TIMER => Exit::Deadline,
+            reason::PREEMPTION_TIMER => {
+                self.has_left();
+                Exit::Deadline
+            }
             reason::EXCEPTION_OR_NMI => self.exception(),
             reason::VMCALL => Exit::Hypercall,
             reason::CONTROL_REGISTER => Exit::ControlRegister,

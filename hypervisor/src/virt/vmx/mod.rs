@@ -5,11 +5,13 @@
 //! any CPU may set up a vCPU that does not run.
 
 mod apic;
+mod bitmap;
 mod control_register;
 mod entry;
 mod events;
 mod exits;
 mod instruction;
+mod own_apic;
 mod state;
 mod task;
 mod timer;
@@ -21,7 +23,9 @@ use crate::percpu::{self, Page};
 use acrn_abi::{Gpa, PcpuId, Vector};
 use acrn_vdev::lapic::{Changed, PostedInterrupts};
 use acrn_vmx::{Capabilities, Controls, Field, Pin, Primary, Secondary};
+pub use bitmap::{finish_msr_bitmap, pass_msr};
 use instruction::Scope;
+pub use own_apic::{gives_apic, leave_soon};
 use spin::Once;
 pub use timer::keeps_deadlines;
 
@@ -109,43 +113,6 @@ fn drop_all(caps: &Capabilities, controls: &Controls) {
     }
 }
 
-/// Bytes of one MSR bitmap. Behind that of a guest there is a second one, for the time in which
-/// the processor keeps its local APIC.
-const MSR_BITMAP: usize = 4096;
-
-/// Lets an MSR pass in both bitmaps of intercepted ones, all bits of which are set.
-pub fn pass_msr(bitmaps: &mut [u8; 2 * MSR_BITMAP], index: u32) {
-    let (plain, x2apic) = bitmaps.split_at_mut(MSR_BITMAP);
-    for bitmap in [plain, x2apic] {
-        clear(bitmap, index, READ);
-        clear(bitmap, index, WRITE);
-    }
-}
-
-/// Completes the second bitmap: what of an x2APIC the processor answers by itself.
-pub fn finish_msr_bitmap(bitmaps: &mut [u8; 2 * MSR_BITMAP]) {
-    let (_, x2apic) = bitmaps.split_at_mut(MSR_BITMAP);
-    for index in acrn_vdev::lapic::readable() {
-        clear(x2apic, index, READ);
-    }
-    clear(x2apic, msr::X2APIC_TPR, READ);
-    clear(x2apic, msr::X2APIC_TPR, WRITE);
-    clear(x2apic, msr::X2APIC_EOI, WRITE);
-}
-
-/// The halves of a bitmap (SDM volume 3C, 25.6.9); each has a quarter for low and one for high MSRs.
-const READ: usize = 0;
-const WRITE: usize = 2048;
-
-fn clear(bitmap: &mut [u8], index: u32, half: usize) {
-    let (quarter, offset) = match index {
-        0..=0x1fff => (0, index),
-        0xc000_0000..=0xc000_1fff => (1024, index - 0xc000_0000),
-        _ => return,
-    };
-    bitmap[half + quarter + offset as usize / 8] &= !(1 << (offset % 8));
-}
-
 /// MSRs of a guest that hardware does not switch and the hypervisor does not use.
 const SWITCHED: [u32; 5] = [
     msr::STAR,
@@ -197,6 +164,8 @@ pub struct VmxCpu {
     level: [u64; 4],
     /// What the register page does not show yet, besides what has changed since.
     unshown: Changed,
+    /// The guest has the processor's local APIC to itself.
+    has_apic: bool,
     /// Entry interruption information, error code and instruction length.
     event: u32,
     error_code: u32,
@@ -255,6 +224,7 @@ impl VmxCpu {
             status: 0,
             level: [0; 4],
             unshown: Changed::all(),
+            has_apic: false,
             event: 0,
             error_code: 0,
             length: 0,
@@ -290,6 +260,7 @@ impl VmxCpu {
             .contains(Secondary::INTERRUPT_DELIVERY);
         // Off until the guest turns its x2APIC on.
         self.controls.secondary -= Secondary::X2APIC_MODE;
+        self.has_apic = false;
         self.reset();
     }
 

@@ -285,6 +285,9 @@ impl VmxCpu {
         if self.loaded {
             // SAFETY: the guest's part.
             unsafe { instruction::write(Field::TscOffset, offset) };
+            if self.has_apic {
+                self.give_apic(true);
+            }
         }
     }
 }
