@@ -150,6 +150,14 @@ pub fn bench_init(layout: &Layout) -> Result<PathBuf> {
     )
 }
 
+/// Builds the program that measures latencies in real-time VMs.
+///
+/// # Errors
+/// The compiler's, with the end of the log.
+pub fn rt_latency(layout: &Layout) -> Result<PathBuf> {
+    static_program(layout, "latency program", "acrn-guest-bench", "rt-latency")
+}
+
 fn bare_metal(
     layout: &Layout,
     name: &str,

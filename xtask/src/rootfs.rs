@@ -13,6 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::cpio::Archive;
+use crate::image;
 use crate::layout::Layout;
 use crate::progress::{Step, output_of};
 use crate::stamp::Inputs;
@@ -88,21 +89,47 @@ pub fn service_initrd(layout: &Layout, programs: &[PathBuf]) -> Result<PathBuf> 
     Ok(output)
 }
 
-/// Makes the RAM disk of VMs that the hypervisor starts: the root of a User VM.
+/// RAM disk of pre-launched VMs.
 ///
 /// # Errors
-/// A source file is missing.
+/// It cannot be made.
 pub fn guest_initrd(layout: &Layout) -> Result<PathBuf> {
-    let output = layout.rootfs().join("guest.cpio");
+    ramdisk_of_guests(layout, "RAM disk of pre-launched VMs", "guest.cpio", None)
+}
+
+/// RAM disk of real-time VMs: with the program that measures latencies.
+///
+/// # Errors
+/// It cannot be made.
+pub fn real_time_initrd(layout: &Layout) -> Result<PathBuf> {
+    let program = image::rt_latency(layout)?;
+    ramdisk_of_guests(
+        layout,
+        "RAM disk of real-time VMs",
+        "rt.cpio",
+        Some(&program),
+    )
+}
+
+fn ramdisk_of_guests(
+    layout: &Layout,
+    what: &str,
+    name: &str,
+    program: Option<&Path>,
+) -> Result<PathBuf> {
+    let output = layout.rootfs().join(name);
     let files = layout.source("guest/rootfs/user");
-    let inputs = Inputs::new()
+    let mut inputs = Inputs::new()
         .value("recipe", 1)
         .path(&files)?
         .path(Path::new(BUSYBOX))?;
+    if let Some(program) = program {
+        inputs = inputs.path(program)?;
+    }
     if inputs.match_stamp_of(&output) {
         return Ok(output);
     }
-    let step = Step::begin("RAM disk of pre-launched VMs");
+    let step = Step::begin(what);
     let mut archive = Archive::new();
     for directory in [
         "proc", "sys", "dev", "run", "tmp", "root", "mnt", "var/log", "var/run",
@@ -111,6 +138,9 @@ pub fn guest_initrd(layout: &Layout) -> Result<PathBuf> {
     }
     add_busybox(&mut archive)?;
     archive.copy_tree("", &files)?;
+    if let Some(program) = program {
+        archive.copy("usr/bin/rt-latency", program)?;
+    }
     write(&output, &archive.finish()?)?;
     inputs.write_stamp_of(&output)?;
     step.done("made");

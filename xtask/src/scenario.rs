@@ -4,44 +4,60 @@
 use std::path::PathBuf;
 
 use acrn_config::allocate::Plan;
-use acrn_config::presets::{PRESETS, QEMU_BOARD, preset};
+use acrn_config::presets::{BOCHS_BOARD, PRESETS, Preset, QEMU_BOARD, preset};
 use acrn_config::{Board, BoardFile, Finding, Scenario, ScenarioFile, build, plan};
 use acrn_config_blob::LoadOrder;
 use acrn_config_use::SLOTS;
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::grub::{self, BootSet};
 use crate::layout::Layout;
 use crate::machine::{Emulator, Machine};
 use crate::rootfs::{self, write};
+use crate::stock;
 
-/// Names of the presets for the emulator's board.
+/// Names of the presets for the emulators' boards, without those that are another's for a second board.
 pub fn names() -> Vec<&'static str> {
     let ours = PRESETS.iter().filter(|preset| preset.board == QEMU_BOARD);
     ours.map(|preset| preset.name).collect()
 }
 
-/// Builds a preset; returns the configuration's file.
+/// The board of an emulator.
+fn board_of(emulator: Emulator) -> &'static str {
+    match emulator {
+        Emulator::Qemu => QEMU_BOARD,
+        Emulator::Bochs => BOCHS_BOARD,
+    }
+}
+
+/// Builds a preset for an emulator's board; returns the configuration's file.
 ///
 /// # Errors
 /// There is no such preset, or the file cannot be written.
-pub fn of_preset(layout: &Layout, name: &str) -> Result<PathBuf> {
-    of_text(layout, name, scenario(name)?)
+pub fn of_preset(layout: &Layout, emulator: Emulator, name: &str) -> Result<PathBuf> {
+    of_text(layout, emulator, name, scenario(emulator, name)?)
 }
 
 /// Adds the modules that the VMs of presets start from.
 ///
 /// # Errors
 /// One cannot be made.
-pub fn add_modules(layout: &Layout, name: &str, set: &mut BootSet) -> Result<()> {
-    let ramdisk = rootfs::guest_initrd(layout)?;
-    for (tag, file) in [
-        (grub::GUEST_RAMDISK_TAG, &ramdisk),
-        (grub::RT_KERNEL_TAG, &set.kernel),
-        (grub::RT_RAMDISK_TAG, &ramdisk),
-    ] {
-        if scenario(name)?.contains(tag) {
-            set.modules.push((tag, file.clone()));
+pub fn add_modules(
+    layout: &Layout,
+    emulator: Emulator,
+    name: &str,
+    set: &mut BootSet,
+) -> Result<()> {
+    type Make = fn(&Layout) -> Result<PathBuf>;
+    let scenario = scenario(emulator, name)?;
+    let all: [(&str, Make); 3] = [
+        (grub::GUEST_RAMDISK_TAG, rootfs::guest_initrd),
+        (grub::RT_KERNEL_TAG, stock::real_time_kernel),
+        (grub::RT_RAMDISK_TAG, rootfs::real_time_initrd),
+    ];
+    for (tag, make) in all {
+        if scenario.contains(tag) {
+            set.modules.push((tag, make(layout)?));
         }
     }
     Ok(())
@@ -60,8 +76,9 @@ pub struct Guest {
 ///
 /// # Errors
 /// There is no such preset.
-pub fn guests(name: &str) -> Result<(Vec<Guest>, bool)> {
-    let model = ScenarioFile::parse(&format!("{name}.xml"), scenario(name)?)?.model;
+pub fn guests(emulator: Emulator, name: &str) -> Result<(Vec<Guest>, bool)> {
+    let text = scenario(emulator, name)?;
+    let model = ScenarioFile::parse(&format!("{name}.xml"), text)?.model;
     let own = model
         .vms
         .iter()
@@ -80,11 +97,20 @@ pub fn guests(name: &str) -> Result<(Vec<Guest>, bool)> {
     Ok((guests, vms.any(|vm| vm.load_order == LoadOrder::Service)))
 }
 
-fn scenario(name: &str) -> Result<&'static str> {
-    let known = preset(name).filter(|preset| preset.board == QEMU_BOARD);
-    let preset = known.with_context(|| {
-        let names = names().join(", ");
-        format!("there is no scenario {name:?} for the emulator's board; there are {names}")
+fn scenario(emulator: Emulator, name: &str) -> Result<&'static str> {
+    let board = board_of(emulator);
+    let is_meant = |preset: &&Preset| {
+        let own = preset.name.strip_prefix(name);
+        preset.board == board && own.is_some_and(|rest| rest.is_empty() || rest == "_bochs")
+    };
+    let preset = PRESETS.iter().find(is_meant).with_context(|| {
+        let ours = PRESETS.iter().filter(|preset| preset.board == board);
+        let names: Vec<&str> = ours.map(|preset| preset.name).collect();
+        format!(
+            "there is no scenario {name:?} for the board of {}; there are {}",
+            emulator.name(),
+            names.join(", ")
+        )
     })?;
     Ok(preset.scenario)
 }
@@ -93,9 +119,9 @@ fn scenario(name: &str) -> Result<&'static str> {
 ///
 /// # Errors
 /// Everything that is wrong with the scenario, or the file cannot be written.
-pub fn of_text(layout: &Layout, name: &str, text: &str) -> Result<PathBuf> {
+pub fn of_text(layout: &Layout, emulator: Emulator, name: &str, text: &str) -> Result<PathBuf> {
     let scenario = ScenarioFile::parse(&format!("{name}.xml"), text)?;
-    let built = build(&board()?, &scenario).map_err(|findings| {
+    let built = build(&board(emulator)?, &scenario).map_err(|findings| {
         let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
         anyhow!("{}", lines.join("\n"))
     })?;
@@ -108,7 +134,8 @@ pub fn of_text(layout: &Layout, name: &str, text: &str) -> Result<PathBuf> {
 /// There is no such preset, or it is not valid.
 pub fn planned(name: &str) -> Result<(Board, Scenario, Plan)> {
     let preset = preset(name).with_context(|| format!("there is no scenario {name:?}"))?;
-    let (board, scenario) = (board()?, ScenarioFile::parse(name, preset.scenario)?);
+    let board = board(Emulator::Qemu)?;
+    let scenario = ScenarioFile::parse(name, preset.scenario)?;
     let (plan, _) = plan(&board, &scenario).map_err(|findings| anyhow!("{findings:?}"))?;
     Ok((board.model, scenario.model, plan))
 }
@@ -123,22 +150,22 @@ pub fn file(layout: &Layout, name: &str, bytes: &[u8]) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn board() -> Result<BoardFile> {
-    Ok(BoardFile::parse("board.xml", QEMU_BOARD)?)
+fn board(emulator: Emulator) -> Result<BoardFile> {
+    Ok(BoardFile::parse("board.xml", board_of(emulator))?)
 }
 
-/// Gives the machine the CPUs, the memory, the IOMMU and the further network card of the emulator's board.
+/// Gives the machine the CPUs and the memory of its emulator's board; in QEMU also the IOMMU and the further
+/// network card.
 ///
 /// # Errors
-/// The machine is another emulator's.
+/// The board's file is wrong.
 pub fn fit(machine: &mut Machine) -> Result<()> {
-    ensure!(
-        machine.emulator == Emulator::Qemu,
-        "scenarios are for the board of QEMU's machine; leave --emulator out"
-    );
-    let board = board()?.model;
+    let board = board(machine.emulator)?.model;
     machine.cpus = u32::try_from(board.cpus().len())?;
     machine.memory_mib = u32::try_from(board.memory_size().div_ceil(1 << 20))?;
+    if machine.emulator != Emulator::Qemu {
+        return Ok(());
+    }
     let devices = [
         "-device",
         "intel-iommu,intremap=on",
@@ -162,17 +189,24 @@ mod tests {
         let layout = Layout::at(dir.path());
         assert!(names().contains(&"shared"));
         for name in names() {
-            let path = of_preset(&layout, name).unwrap();
+            let path = of_preset(&layout, Emulator::Qemu, name).unwrap();
             assert!(std::fs::read(path).unwrap().starts_with(b"ACRNcfg"));
         }
-        let error = of_preset(&layout, "generic").unwrap_err().to_string();
-        assert!(error.contains("there are shared, "), "{error}");
+        let bochs = of_preset(&layout, Emulator::Bochs, "hybrid_rt").unwrap();
+        assert!(std::fs::read(bochs).unwrap().starts_with(b"ACRNcfg"));
+        for (emulator, name, there) in [
+            (Emulator::Qemu, "generic", "there are shared, "),
+            (Emulator::Bochs, "shared", "there are hybrid_rt_bochs"),
+        ] {
+            let error = of_preset(&layout, emulator, name).unwrap_err().to_string();
+            assert!(error.contains(there), "{error}");
+        }
     }
 
     #[test]
     fn the_guests_of_presets_are_known_by_slot_and_name() {
         let of = |name| {
-            let (guests, service) = guests(name).unwrap();
+            let (guests, service) = guests(Emulator::Qemu, name).unwrap();
             let guests: Vec<_> = guests.iter().map(|g| (g.slot, g.host.clone())).collect();
             (guests, service)
         };
@@ -188,7 +222,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = preset("shared").unwrap().scenario;
         let bad = text.replace("<pcpu_id>3</pcpu_id>", "<pcpu_id>9</pcpu_id>");
-        let error = of_text(&Layout::at(dir.path()), "bad", &bad).unwrap_err();
+        let error = of_text(&Layout::at(dir.path()), Emulator::Qemu, "bad", &bad).unwrap_err();
         assert!(error.to_string().contains("CPU 9"), "{error}");
     }
 
@@ -198,6 +232,8 @@ mod tests {
         fit(&mut machine).unwrap();
         assert_eq!((machine.cpus, machine.memory_mib), (4, 4096));
         let mut other = Machine::on(Emulator::Bochs, Boot::Direct(BootSet::default()));
-        assert!(fit(&mut other).is_err());
+        fit(&mut other).unwrap();
+        assert_eq!((other.cpus, other.memory_mib), (4, 2048));
+        assert_eq!(other.extra, [""; 0]);
     }
 }

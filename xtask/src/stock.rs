@@ -14,7 +14,31 @@ use crate::progress::{Step, output_of};
 use crate::rootfs::{Ext4, busybox_links, fresh_directory, write};
 use crate::stamp::Inputs;
 
-const META_PACKAGE: &str = "linux-image-amd64";
+/// Debian's kernels, by the package that stands for the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flavour {
+    Standard,
+    /// With PREEMPT_RT.
+    RealTime,
+}
+
+impl Flavour {
+    fn meta_package(self) -> &'static str {
+        match self {
+            Self::Standard => "linux-image-amd64",
+            Self::RealTime => "linux-image-rt-amd64",
+        }
+    }
+
+    /// Whether a file is a package of this kernel.
+    fn is_package(self, name: &str) -> bool {
+        let real_time = name.contains("-rt-amd64_");
+        name.starts_with("linux-image-")
+            && name.ends_with(".deb")
+            && real_time == (self == Self::RealTime)
+    }
+}
+
 const DISK_MIB: u64 = 96;
 
 /// Modules that a User VM needs before and after its root is mounted.
@@ -37,7 +61,7 @@ const MODULES: &[&str] = &[
 pub fn disk(layout: &Layout) -> Result<PathBuf> {
     let output = layout.rootfs().join("debian.img");
     let init = layout.source("guest/rootfs/stock/init");
-    let package = cached_package(layout)?;
+    let package = cached_package(layout, Flavour::Standard)?;
     if let Some(package) = &package
         && inputs(package, &init)?.match_stamp_of(&output)
     {
@@ -46,7 +70,7 @@ pub fn disk(layout: &Layout) -> Result<PathBuf> {
     let step = Step::begin("stock Debian kernel");
     let package = match package {
         Some(package) => package,
-        None => download(layout, &step)?,
+        None => download(layout, &step, Flavour::Standard)?,
     };
     step.detail("unpacking");
     let unpacked = fresh_directory(&layout.cache().join("debian-kernel"))?;
@@ -85,16 +109,12 @@ pub(crate) struct HostKernel {
 /// Unpacks the stock kernel once for each version of its package.
 pub(crate) fn host_kernel(layout: &Layout, wanted: &[&str]) -> Result<HostKernel> {
     let unpacked = layout.cache().join("debian-host");
-    let stamp = |package: &Path| {
-        let name = package.file_name().unwrap_or_default().to_string_lossy();
-        Inputs::new().value("package", name)
-    };
-    let package = cached_package(layout)?;
-    if !package.is_some_and(|package| stamp(&package).match_stamp_of(&unpacked)) {
+    let package = cached_package(layout, Flavour::Standard)?;
+    if !package.is_some_and(|package| package_stamp(&package).match_stamp_of(&unpacked)) {
         let step = Step::begin("stock Debian kernel for a host");
-        let package = match cached_package(layout)? {
+        let package = match cached_package(layout, Flavour::Standard)? {
             Some(package) => package,
-            None => download(layout, &step)?,
+            None => download(layout, &step, Flavour::Standard)?,
         };
         step.detail("unpacking");
         let mut dpkg = Command::new("dpkg-deb");
@@ -103,7 +123,7 @@ pub(crate) fn host_kernel(layout: &Layout, wanted: &[&str]) -> Result<HostKernel
             .arg(fresh_directory(&unpacked)?);
         step.run(&mut dpkg, &layout.logs().join("host-unpack.log"), |_| None)?;
         run_depmod(&unpacked, &only_entry(&unpacked.join("lib/modules"))?)?;
-        stamp(&package).write_stamp_of(&unpacked)?;
+        package_stamp(&package).write_stamp_of(&unpacked)?;
         step.done("unpacked");
     }
     let release = only_entry(&unpacked.join("lib/modules"))?;
@@ -117,14 +137,45 @@ pub(crate) fn host_kernel(layout: &Layout, wanted: &[&str]) -> Result<HostKernel
     })
 }
 
+/// bzImage of Debian's kernel with PREEMPT_RT.
+///
+/// # Errors
+/// The package cannot be downloaded or unpacked.
+pub fn real_time_kernel(layout: &Layout) -> Result<PathBuf> {
+    let kernel = layout.cache().join("debian-rt.bzImage");
+    let package = cached_package(layout, Flavour::RealTime)?;
+    if let Some(package) = &package
+        && package_stamp(package).match_stamp_of(&kernel)
+    {
+        return Ok(kernel);
+    }
+    let step = Step::begin("Debian's real-time kernel");
+    let package = match package {
+        Some(package) => package,
+        None => download(layout, &step, Flavour::RealTime)?,
+    };
+    step.detail("unpacking");
+    let unpacked = fresh_directory(&layout.cache().join("debian-rt"))?;
+    let mut dpkg = Command::new("dpkg-deb");
+    dpkg.arg("-x").arg(&package).arg(&unpacked);
+    step.run(&mut dpkg, &layout.logs().join("rt-unpack.log"), |_| None)?;
+    let release = only_entry(&unpacked.join("lib/modules"))?;
+    fs::copy(unpacked.join(format!("boot/vmlinuz-{release}")), &kernel)?;
+    package_stamp(&package).write_stamp_of(&kernel)?;
+    fs::remove_dir_all(&unpacked)?;
+    step.done(&release);
+    Ok(kernel)
+}
+
+/// The package's name holds its version; reading 70 MB each time would be slow.
+fn package_stamp(package: &Path) -> Inputs {
+    let name = package.file_name().unwrap_or_default().to_string_lossy();
+    Inputs::new().value("package", name)
+}
+
 fn inputs(package: &Path, init: &Path) -> Result<Inputs> {
-    // The package's name holds its version; reading 70 MB each time would be slow.
-    Inputs::new()
+    package_stamp(package)
         .value("recipe", 1)
-        .value(
-            "package",
-            package.file_name().unwrap_or_default().to_string_lossy(),
-        )
         .path(init)?
         .path(Path::new("/bin/busybox"))
 }
@@ -133,7 +184,7 @@ fn packages(layout: &Layout) -> PathBuf {
     layout.cache().join("debs")
 }
 
-fn cached_package(layout: &Layout) -> Result<Option<PathBuf>> {
+fn cached_package(layout: &Layout, flavour: Flavour) -> Result<Option<PathBuf>> {
     let Ok(entries) = fs::read_dir(packages(layout)) else {
         return Ok(None);
     };
@@ -142,19 +193,20 @@ fn cached_package(layout: &Layout) -> Result<Option<PathBuf>> {
         .collect::<std::io::Result<Vec<_>>>()?;
     found.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("linux-image-") && name.ends_with(".deb")
+        flavour.is_package(&name)
     });
     found.sort();
     Ok(found.pop())
 }
 
-fn download(layout: &Layout, step: &Step) -> Result<PathBuf> {
+fn download(layout: &Layout, step: &Step, flavour: Flavour) -> Result<PathBuf> {
+    let meta_package = flavour.meta_package();
     step.detail("downloading (about 70 MB)");
-    let listing = output_of(Command::new("apt-cache").args(["depends", META_PACKAGE]))?;
+    let listing = output_of(Command::new("apt-cache").args(["depends", meta_package]))?;
     let name = listing
         .lines()
         .find_map(|line| line.trim().strip_prefix("Depends: "))
-        .with_context(|| format!("apt knows no {META_PACKAGE}: run apt-get update"))?
+        .with_context(|| format!("apt knows no {meta_package}: run apt-get update"))?
         .to_owned();
     fs::create_dir_all(packages(layout))?;
     let mut apt = Command::new("apt-get");
@@ -162,7 +214,8 @@ fn download(layout: &Layout, step: &Step) -> Result<PathBuf> {
     step.run(&mut apt, &layout.logs().join("stock-download.log"), |_| {
         None
     })?;
-    cached_package(layout)?.with_context(|| format!("apt-get download {name} left no package"))
+    cached_package(layout, flavour)?
+        .with_context(|| format!("apt-get download {name} left no package"))
 }
 
 fn only_entry(directory: &Path) -> Result<String> {

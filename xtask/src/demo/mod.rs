@@ -165,8 +165,8 @@ pub fn machine(layout: &Layout, options: &Options, artefacts: &Artefacts) -> Res
     let kernel_args = words.join(" ");
     let mut set = artefacts.boot_set(options.hypervisor_args.trim(), kernel_args.trim());
     if let Some(name) = &options.scenario {
-        set.config = scenario::of_preset(layout, name)?;
-        scenario::add_modules(layout, name, &mut set)?;
+        set.config = scenario::of_preset(layout, options.emulator, name)?;
+        scenario::add_modules(layout, options.emulator, name, &mut set)?;
     }
     let boot = match options.firmware {
         _ if options.bare => Boot::Bare(set),

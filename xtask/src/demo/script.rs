@@ -85,7 +85,7 @@ pub(super) fn whole(session: &mut Session, stages: &mut Stages, options: &Option
 /// The pre-launched VMs of the scenario, and whether there is a Service VM.
 fn guests(options: &Options) -> Result<(Vec<Guest>, bool)> {
     match &options.scenario {
-        Some(name) => scenario::guests(name),
+        Some(name) => scenario::guests(options.emulator, name),
         None => Ok((Vec::new(), true)),
     }
 }

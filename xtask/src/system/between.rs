@@ -57,7 +57,7 @@ fn scenario(context: &Context, peer: &str, port: &str) -> Result<PathBuf> {
         vm(1, peer),
         vm(2, "stranger"),
     );
-    scenario::of_text(context.layout, peer, &text)
+    scenario::of_text(context.layout, context.emulator, peer, &text)
 }
 
 /// All of it between two micro-guests, with what neither of them may do.
@@ -192,7 +192,7 @@ pub(super) fn prelaunched(context: &Context) -> Result<Outcome> {
         let preset = preset("hybrid").context("no preset")?.scenario;
         let common = in_common(["SAFETY_VM0", "ACRN_Service_VM"], "0x2E8");
         let text = preset.replacen("</FEATURES>", &common, 1);
-        set.config = scenario::of_text(context.layout, "hybrid-between", &text)?;
+        set.config = scenario::of_text(context.layout, context.emulator, "hybrid-between", &text)?;
     }
     let mut session = service_vm(context, &machine, "prelaunched")?;
     session.to_guest(GUEST, "safety-vm", BOOT)?;

@@ -61,7 +61,7 @@ pub(super) fn by_vuart(context: &Context) -> Result<Outcome> {
     };
     let mut machine = machine(context, &options)?;
     if let Boot::Direct(set) = &mut machine.boot {
-        set.config = scenario::of_text(context.layout, "life", &connected()?)?;
+        set.config = scenario::of_text(context.layout, context.emulator, "life", &connected()?)?;
     }
     let mut session = service_vm(context, &machine, "vuart")?;
     let config =

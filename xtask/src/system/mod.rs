@@ -11,6 +11,7 @@ mod launch;
 mod life;
 mod micro;
 mod prelaunched;
+mod real_time;
 mod report;
 mod scenario;
 mod shell;
@@ -372,6 +373,12 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "S3 of the machine with UEFI's way to wake it",
         run: sleep::uefi,
+    },
+    Case {
+        name: "prelaunched_real_time",
+        on: BOCHS,
+        catches: "exits of a real-time VM that has its local APICs; a VM with them that cannot be paused or reset",
+        run: real_time::passed_through,
     },
     Case {
         name: "service_vm_disk_virtio",

@@ -361,7 +361,7 @@ pub(super) fn programs(context: &Context) -> Result<Outcome> {
          </acrn-config>",
         vms.concat()
     );
-    let config = crate::scenario::of_text(context.layout, "programs", &text)?;
+    let config = crate::scenario::of_text(context.layout, context.emulator, "programs", &text)?;
     let mut machine = machine(context, &scenario("partitioned"))?;
     if let Boot::Direct(set) = &mut machine.boot {
         set.config = config;
@@ -435,7 +435,7 @@ pub(super) fn memory(context: &Context) -> Result<Outcome> {
          <os_config><kern_mod>Linux_bzImage</kern_mod></os_config></vm></acrn-config>",
         raw.replace("<size>32</size>", "<size>2048</size>")
     );
-    let config = crate::scenario::of_text(context.layout, "memory", &text)?;
+    let config = crate::scenario::of_text(context.layout, context.emulator, "memory", &text)?;
     let mut machine = board(context, "loop", config, "")?;
     if let Boot::Direct(set) = &mut machine.boot {
         let path = context.layout.images().join("Program_raw");

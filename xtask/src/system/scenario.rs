@@ -79,7 +79,7 @@ pub(super) fn in_force(context: &Context) -> Result<Outcome> {
 
 /// The preset as it is: names, levels and what has no effect.
 fn shared(context: &Context) -> Result<()> {
-    let config = scenario::of_preset(context.layout, "shared")?;
+    let config = scenario::of_preset(context.layout, context.emulator, "shared")?;
     let machine = board(context, "loop", config, "config=strict")?;
     let mut session = start(context, &machine, "shared")?;
     let said = session.expect("looping", SOON)?;
@@ -115,7 +115,7 @@ fn shared(context: &Context) -> Result<()> {
 
 /// The module by multiboot2.
 fn by_grub(context: &Context) -> Result<()> {
-    let config = scenario::of_preset(context.layout, "shared")?;
+    let config = scenario::of_preset(context.layout, context.emulator, "shared")?;
     let mut machine = board(context, "loop", config, "")?;
     if let Boot::Direct(set) = &machine.boot {
         machine.boot = Boot::Grub {
@@ -140,7 +140,7 @@ fn hidden_and_reserved(context: &Context) -> Result<()> {
             "<HIDDEN_PDEV_REGION><HIDDEN_PDEV>{HIDDEN}</HIDDEN_PDEV></HIDDEN_PDEV_REGION></hv>"
         ),
     );
-    let config = scenario::of_text(context.layout, "hidden", &text)?;
+    let config = scenario::of_text(context.layout, context.emulator, "hidden", &text)?;
     let machine = board(context, "machine,loop", config, "")?;
     let mut session = start(context, &machine, "hidden")?;
     let said = session.expect("looping", SOON)?;
@@ -170,7 +170,7 @@ fn outranking(context: &Context) -> Result<()> {
     let own = own.replacen("STANDARD_VM", "RTVM", 1);
     let own = own.replacen("<pcpu_id>1<", "<pcpu_id>3<", 1);
     let text = format!("{others}superior{own}");
-    let config = scenario::of_text(context.layout, "outranking", &text)?;
+    let config = scenario::of_text(context.layout, context.emulator, "outranking", &text)?;
     let machine = board(context, "vm_outranking", config, "")?;
     let mut session = start(context, &machine, "outranking")?;
     session.expect("PASS vm_outranking", SOON)?;
@@ -213,7 +213,7 @@ fn shell(context: &Context, mode: &str) -> Result<Machine> {
         "</DEBUG_OPTIONS>",
         &format!("<SHELL_MODE>{mode}</SHELL_MODE></DEBUG_OPTIONS>"),
     );
-    let config = scenario::of_text(context.layout, mode, &text)?;
+    let config = scenario::of_text(context.layout, context.emulator, mode, &text)?;
     board(context, "loop", config, "")
 }
 
@@ -222,7 +222,7 @@ pub(super) fn refused(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(without_hypervisor());
     }
-    let good = scenario::of_preset(context.layout, "shared")?;
+    let good = scenario::of_preset(context.layout, context.emulator, "shared")?;
     let mut bytes = fs::read(&good)?;
     bytes[100] ^= 1;
     let damaged = scenario::file(context.layout, "damaged", &bytes)?;
@@ -353,7 +353,7 @@ fn times(session: &mut Session) -> Result<[u64; 2]> {
 /// A machine whose Service VM makes the two VMs.
 fn busy(context: &Context, scheduler: &str) -> Result<Session> {
     let text = busy_vms(scheduler);
-    let config = scenario::of_text(context.layout, scheduler, &text)?;
+    let config = scenario::of_text(context.layout, context.emulator, scheduler, &text)?;
     let machine = board(context, "vm_shares", config, "loglevel=1")?;
     start(context, &machine, scheduler)
 }

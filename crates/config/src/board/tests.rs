@@ -10,7 +10,11 @@ fn board(text: &str) -> BoardFile {
 
 #[test]
 fn a_board_is_written_back_byte_for_byte() {
-    for text in [presets::QEMU_BOARD, presets::GENERIC_BOARD] {
+    for text in [
+        presets::QEMU_BOARD,
+        presets::BOCHS_BOARD,
+        presets::GENERIC_BOARD,
+    ] {
         let mut file = board(text);
         file.update(&file.model.clone());
         assert_eq!(file.document.to_string(), text);

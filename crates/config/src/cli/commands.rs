@@ -301,7 +301,7 @@ pub(super) fn preset(name: Option<&str>, directory: &Path) -> Result<Output, Err
 }
 
 fn list_presets() -> Output {
-    let line = |preset: &presets::Preset| format!("{:<12} {}\n", preset.name, preset.help);
+    let line = |preset: &presets::Preset| format!("{:<16} {}\n", preset.name, preset.help);
     let list: Vec<_> = presets::PRESETS
         .iter()
         .map(|p| json!({ "name": p.name, "help": p.help }))

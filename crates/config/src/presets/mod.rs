@@ -6,12 +6,15 @@ pub use fit::fit;
 
 /// QEMU's q35.
 pub const QEMU_BOARD: &str = include_str!("../../data/qemu/board.xml");
+/// Bochs's i440FX, with a processor of Intel's.
+pub const BOCHS_BOARD: &str = include_str!("../../data/bochs/board.xml");
 /// A made-up board that resembles a recent Intel PC.
 pub const GENERIC_BOARD: &str = include_str!("../../data/generic/board.xml");
 
 /// These boards, by names for people.
-pub const SAMPLE_BOARDS: [(&str, &str); 2] = [
+pub const SAMPLE_BOARDS: [(&str, &str); 3] = [
     ("QEMU q35", QEMU_BOARD),
+    ("Bochs i440FX", BOCHS_BOARD),
     ("An example of a PC", GENERIC_BOARD),
 ];
 
@@ -59,6 +62,13 @@ pub const PRESETS: &[Preset] = &[
         help: "a real-time VM that the hypervisor starts, the Service VM, and User VMs",
         board: QEMU_BOARD,
         scenario: include_str!("../../data/qemu/hybrid_rt.xml"),
+    },
+    Preset {
+        name: "hybrid_rt_bochs",
+        title: "Hybrid with real time, in Bochs",
+        help: "a real-time VM with local APICs of its own, beside the Service VM, in Bochs",
+        board: BOCHS_BOARD,
+        scenario: include_str!("../../data/bochs/hybrid_rt.xml"),
     },
     Preset {
         name: "generic",

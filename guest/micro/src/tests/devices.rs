@@ -177,7 +177,7 @@ pub(super) fn endless_string(t: &Test) {
     apic::write(apic::reg::LVT_TIMER, 1 << 17 | u32::from(TICK));
     let before = crate::trap::count(TICK);
     let fault = crate::trap::guarded((), |()| {
-        apic::write(apic::reg::TIMER_INITIAL, crate::cpu::ms(1) as u32);
+        apic::write(apic::reg::TIMER_INITIAL, cpu::ms(1) as u32);
         // SAFETY: reads one byte over and over would be simplest, but RSI moves: memory from
         // 16 MiB on, all of which may be read.
         unsafe {
@@ -247,7 +247,7 @@ pub(super) fn string_io(t: &Test) {
         let boundary = ((&raw mut PAGES) as u64 + 4096) & !0xfff;
         let around = (boundary - 8) as *mut [u8; 16];
         around.write_volatile([0x77; 16]);
-        crate::cpu::outb(0x3ff, 0xa5);
+        cpu::outb(0x3ff, 0xa5);
         asm!("insd", inout("rdi") boundary - 2 => _, in("dx") 0x3fc);
         let got = around.read_volatile();
         expect!(t, got[9] == 0xa5, "INSD across pages: {got:x?}");
