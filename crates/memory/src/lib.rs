@@ -25,4 +25,4 @@ pub use map::{
 pub use nested::{
     Access, Ept, Format, FrameStore, Limits, MapError, Mapping, MemType, NestedTable, Npt,
 };
-pub use owner::{Class, Owner, OwnerError, OwnerMap, VM_LIMIT};
+pub use owner::{Borrowers, Class, Owner, OwnerError, OwnerMap, VM_LIMIT};

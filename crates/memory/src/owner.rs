@@ -3,7 +3,8 @@
 //! One 16-bit entry for each 4 KiB page from address 0 to the top of memory, in storage of the
 //! caller. A page has one owner; a VM's page may at the same time be lent to one other VM (the
 //! Service VM lends its memory to User VMs) and keeps its owner meanwhile. A page that is lent can
-//! neither be lent again nor change its owner until it is given back.
+//! neither be lent again nor change its owner until it is given back. Only pages that were lent jointly
+//! may be lent jointly to further VMs, which then share them.
 //!
 //! Addresses beyond the map (device registers above memory) have no owner: what may be mapped
 //! there is the caller's policy.
@@ -35,16 +36,68 @@ pub enum Owner {
         /// Who uses it.
         to: VmId,
     },
+    /// A VM that has lent the page to others, which share it.
+    LentJointly {
+        /// To whom the page returns from the last of them.
+        owner: VmId,
+        /// Who uses it.
+        to: Borrowers,
+    },
 }
 
-// Encoding: 0..=2 plain owners; 0x0100 | region; 0x4000 | VM; 0x8000 | owner << 7 | borrower.
+/// VMs that share a lent page; never none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Borrowers(u8);
+
+impl Borrowers {
+    /// VMs with this id and above cannot share pages, nor lend them so.
+    pub const LIMIT: u16 = 8;
+
+    /// Whether the VM is among them.
+    pub const fn contains(self, vm: VmId) -> bool {
+        vm.0 < Self::LIMIT && self.0 >> vm.0 & 1 != 0
+    }
+
+    /// All of them.
+    pub fn iter(self) -> impl Iterator<Item = VmId> {
+        (0..Self::LIMIT)
+            .map(VmId)
+            .filter(move |vm| self.contains(*vm))
+    }
+
+    const fn bit(vm: VmId) -> Result<u16, OwnerError> {
+        match vm.0 < Self::LIMIT {
+            true => Ok(1 << vm.0),
+            false => Err(OwnerError::VmId(vm)),
+        }
+    }
+}
+
+// Encoding: 0..=2 plain owners; 0x0100 | region; 0x2000 | owner << 8 | set of borrowers; 0x4000 | VM;
+// 0x8000 | owner << 7 | borrower.
 const SHARED: u16 = 0x0100;
+const JOINTLY: u16 = 0x2000;
+const JOINT_OWNER_SHIFT: u16 = 8;
 const VM: u16 = 0x4000;
 const LENT: u16 = 0x8000;
 const VM_BITS: u16 = 7;
 const VM_MASK: u16 = VM_LIMIT as u16 - 1;
 
 impl Owner {
+    /// Whether the page is lent, to whomever.
+    pub const fn is_lent(self) -> bool {
+        matches!(self, Self::Lent { .. } | Self::LentJointly { .. })
+    }
+
+    /// Whether the page is lent to this VM, alone or with others.
+    pub fn is_lent_to(self, vm: VmId) -> bool {
+        match self {
+            Self::Lent { to, .. } => to == vm,
+            Self::LentJointly { to, .. } => to.contains(vm),
+            _ => false,
+        }
+    }
+
     const fn decode(raw: u16) -> Self {
         if raw & LENT != 0 {
             Self::Lent {
@@ -53,6 +106,11 @@ impl Owner {
             }
         } else if raw & VM != 0 {
             Self::Vm(VmId(raw & VM_MASK))
+        } else if raw & JOINTLY != 0 {
+            Self::LentJointly {
+                owner: VmId(raw >> JOINT_OWNER_SHIFT & (Borrowers::LIMIT - 1)),
+                to: Borrowers(raw as u8),
+            }
         } else if raw & SHARED != 0 {
             Self::Shared(raw as u8)
         } else {
@@ -79,6 +137,10 @@ impl Owner {
             Self::Shared(region) => SHARED | region as u16,
             Self::Vm(id) => VM | vm(id)?,
             Self::Lent { owner, to } => LENT | vm(owner)? << VM_BITS | vm(to)?,
+            Self::LentJointly { owner, to } => {
+                Borrowers::bit(owner)?;
+                JOINTLY | owner.0 << JOINT_OWNER_SHIFT | u16::from(to.0)
+            }
         })
     }
 }
@@ -98,7 +160,7 @@ pub enum Class {
     Kept(VmId),
     /// Pages that the VM owns and has lent.
     LentBy(VmId),
-    /// Pages that are lent to the VM.
+    /// Pages that are lent to the VM, to it alone or not.
     LentTo(VmId),
 }
 
@@ -183,7 +245,7 @@ impl<'a> OwnerMap<'a> {
     ///
     /// # Errors
     /// A bad range, one that begins below the end of the one before, a VM id out of range, or an
-    /// owner that is [`Owner::Lent`].
+    /// owner that has lent the range.
     pub fn with_ranges(
         pages: &'a mut [u16],
         rest: Owner,
@@ -211,7 +273,7 @@ impl<'a> OwnerMap<'a> {
 
     /// Gives pages that nobody has counted yet their first owner.
     fn begin(&mut self, range: core::ops::Range<usize>, owner: Owner) -> Result<(), OwnerError> {
-        if let Owner::Lent { .. } = owner {
+        if owner.is_lent() {
             let hpa = Hpa(range.start as u64 * PAGE_SIZE);
             return Err(OwnerError::NotAllowed { hpa, owner });
         }
@@ -283,13 +345,13 @@ impl<'a> OwnerMap<'a> {
     /// Gives the range a new owner. For boot and for creating VMs whose memory is set by policy.
     ///
     /// # Errors
-    /// A bad range, a VM id out of range, `owner` being [`Owner::Lent`], or a page that is lent.
+    /// A bad range, a VM id out of range, an `owner` that lends, or a page that is lent.
     pub fn set_range(&mut self, hpa: Hpa, size: u64, owner: Owner) -> Result<(), OwnerError> {
-        if matches!(owner, Owner::Lent { .. }) {
+        if owner.is_lent() {
             return Err(OwnerError::NotAllowed { hpa, owner });
         }
         let raw = owner.encode()?;
-        self.check_range(hpa, size, |owner| !matches!(owner, Owner::Lent { .. }))?;
+        self.check_range(hpa, size, |owner| !owner.is_lent())?;
         self.rewrite(hpa, size, |_| raw)
     }
 
@@ -303,17 +365,39 @@ impl<'a> OwnerMap<'a> {
         self.rewrite(hpa, size, |_| lent)
     }
 
-    /// Returns pages that are lent to `to` to their owners.
+    /// Lends pages of `from` to `to`, which shares them with those that they were lent to in this way
+    /// before.
+    ///
+    /// # Errors
+    /// As for [`Self::lend`], or an id from [`Borrowers::LIMIT`] on.
+    pub fn lend_jointly(
+        &mut self,
+        hpa: Hpa,
+        size: u64,
+        from: VmId,
+        to: VmId,
+    ) -> Result<(), OwnerError> {
+        Borrowers::bit(from)?;
+        let bit = Borrowers::bit(to)?;
+        self.check_range(hpa, size, |owner| match owner {
+            _ if from == to => false,
+            Owner::Vm(id) => id == from,
+            Owner::LentJointly { owner, to: others } => owner == from && !others.contains(to),
+            _ => false,
+        })?;
+        self.rewrite(hpa, size, |raw| match raw & JOINTLY {
+            0 => JOINTLY | from.0 << JOINT_OWNER_SHIFT | bit,
+            _ => raw | bit,
+        })
+    }
+
+    /// Returns pages that are lent to `to` to their owners, or to those that shared them with it.
     ///
     /// # Errors
     /// A bad range, or a page that is not lent to `to`.
     pub fn give_back(&mut self, hpa: Hpa, size: u64, to: VmId) -> Result<(), OwnerError> {
-        self.check_range(
-            hpa,
-            size,
-            |owner| matches!(owner, Owner::Lent { to: user, .. } if user == to),
-        )?;
-        self.rewrite(hpa, size, |raw| VM | (raw >> VM_BITS & VM_MASK))
+        self.check_range(hpa, size, |owner| owner.is_lent_to(to))?;
+        self.rewrite(hpa, size, |raw| returned(raw, to))
     }
 
     /// Returns everything that is lent to `to`, for the end of a VM, and says how many pages that
@@ -325,8 +409,8 @@ impl<'a> OwnerMap<'a> {
                 break;
             }
             let raw = self.pages[index];
-            if raw & LENT != 0 && raw & VM_MASK == to.0 {
-                let kept = VM | (raw >> VM_BITS & VM_MASK);
+            if Owner::decode(raw).is_lent_to(to) {
+                let kept = returned(raw, to);
                 self.tally(raw, |count| *count -= 1);
                 self.tally(kept, |count| *count += 1);
                 self.pages[index] = kept;
@@ -376,7 +460,24 @@ impl<'a> OwnerMap<'a> {
                 change(&mut self.vms[owner.index()].lent);
                 change(&mut self.vms[to.index()].borrowed);
             }
+            Owner::LentJointly { owner, to } => {
+                change(&mut self.vms[owner.index()].lent);
+                to.iter()
+                    .for_each(|vm| change(&mut self.vms[vm.index()].borrowed));
+            }
         }
+    }
+}
+
+/// The entry of a page that `to` gives back.
+fn returned(raw: u16, to: VmId) -> u16 {
+    match Owner::decode(raw) {
+        Owner::Lent { owner, .. } => VM | owner.0,
+        Owner::LentJointly { owner, to: others } => match u16::from(others.0) & !(1 << to.0) {
+            0 => VM | owner.0,
+            _ => raw & !(1 << to.0),
+        },
+        _ => raw,
     }
 }
 
@@ -403,6 +504,7 @@ mod tests {
     const P: u64 = PAGE_SIZE;
     const SERVICE: VmId = VmId(0);
     const USER: VmId = VmId(1);
+    const OTHER: VmId = VmId(2);
 
     fn lent(owner: VmId, to: VmId) -> Owner {
         Owner::Lent { owner, to }
@@ -419,6 +521,10 @@ mod tests {
             Owner::Vm(top),
         ]);
         all.extend([lent(VmId(0), top), lent(top, VmId(0)), lent(top, top)]);
+        for owner in [VmId(0), VmId(Borrowers::LIMIT - 1)] {
+            let to = Borrowers(0x81);
+            all.push(Owner::LentJointly { owner, to });
+        }
         for owner in all {
             assert_eq!(Owner::decode(owner.encode().unwrap()), owner);
         }
@@ -505,6 +611,50 @@ mod tests {
     }
 
     #[test]
+    fn what_is_lent_jointly_returns_from_the_last_borrower() {
+        let mut pages = [0; 16];
+        let mut map = OwnerMap::new(&mut pages);
+        map.set_range(Hpa(0), 8 * P, Owner::Vm(SERVICE)).unwrap();
+        map.lend_jointly(Hpa(0), 4 * P, SERVICE, USER).unwrap();
+        map.lend_jointly(Hpa(2 * P), 4 * P, SERVICE, OTHER).unwrap();
+        assert!(map.lend_jointly(Hpa(0), P, SERVICE, USER).is_err());
+        assert!(map.lend(Hpa(0), P, SERVICE, OTHER).is_err());
+        assert!(map.lend_jointly(Hpa(0), P, USER, OTHER).is_err());
+        assert!(map.set_range(Hpa(0), P, Owner::Hypervisor).is_err());
+        assert!(map.give_back(Hpa(0), P, OTHER).is_err());
+        let both = map.owner(Hpa(2 * P)).unwrap();
+        assert!(both.is_lent_to(USER) && both.is_lent_to(OTHER) && !both.is_lent_to(SERVICE));
+        let counts = |map: &OwnerMap<'_>| {
+            [
+                Class::Kept(SERVICE),
+                Class::LentBy(SERVICE),
+                Class::LentTo(USER),
+                Class::LentTo(OTHER),
+            ]
+            .map(|class| map.count(class))
+        };
+        assert_eq!(counts(&map), [2, 6, 4, 4]);
+        assert_eq!(map.give_back_all(USER), 4);
+        assert_eq!(counts(&map), [4, 4, 0, 4]);
+        map.give_back(Hpa(2 * P), 4 * P, OTHER).unwrap();
+        assert_eq!(counts(&map), [8, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_lent_to_one_vm_is_not_lent_jointly() {
+        let mut pages = [0; 4];
+        let mut map = OwnerMap::new(&mut pages);
+        map.set_range(Hpa(0), 4 * P, Owner::Vm(SERVICE)).unwrap();
+        map.lend(Hpa(0), P, SERVICE, USER).unwrap();
+        assert!(map.lend_jointly(Hpa(0), P, SERVICE, OTHER).is_err());
+        assert!(map.lend_jointly(Hpa(P), P, SERVICE, SERVICE).is_err());
+        let beyond = VmId(Borrowers::LIMIT);
+        let error = Err(OwnerError::VmId(beyond));
+        assert_eq!(map.lend_jointly(Hpa(P), P, SERVICE, beyond), error);
+        assert_eq!(map.lend_jointly(Hpa(P), P, beyond, USER), error);
+    }
+
+    #[test]
     fn one_foreign_page_refuses_the_whole_loan() {
         let mut pages = [0; 16];
         let mut map = OwnerMap::new(&mut pages);
@@ -560,7 +710,7 @@ mod tests {
     proptest! {
         #[test]
         fn counts_match_the_pages_and_lending_needs_ownership(
-            steps in prop::collection::vec((0u8..4, 0u64..40, 1u64..12, 0u16..3, 0u16..3), 1..80),
+            steps in prop::collection::vec((0u8..5, 0u64..40, 1u64..12, 0u16..3, 0u16..3), 1..80),
         ) {
             let mut pages = [0; 40];
             let mut map = OwnerMap::new(&mut pages);
@@ -572,14 +722,27 @@ mod tests {
                     0 => map.set_range(hpa, size, Owner::Vm(a)),
                     1 => map.set_range(hpa, size, Owner::Hypervisor),
                     2 => map.lend(hpa, size, a, b),
+                    3 => map.lend_jointly(hpa, size, a, b),
                     _ => map.give_back(hpa, size, a),
                 }.is_ok();
                 let new = |old| match (what, old) {
-                    (0 | 1, Owner::Lent { .. }) => None,
+                    (0 | 1, Owner::Lent { .. } | Owner::LentJointly { .. }) => None,
                     (0, _) => Some(Owner::Vm(a)),
                     (1, _) => Some(Owner::Hypervisor),
                     (2, Owner::Vm(owner)) if owner == a && a != b => Some(lent(a, b)),
-                    (3, Owner::Lent { owner, to }) if to == a => Some(Owner::Vm(owner)),
+                    (3, Owner::Vm(owner)) if owner == a && a != b => {
+                        Some(Owner::LentJointly { owner, to: Borrowers(1 << b.0) })
+                    }
+                    (3, Owner::LentJointly { owner, to }) if owner == a && a != b && !to.contains(b) => {
+                        Some(Owner::LentJointly { owner, to: Borrowers(to.0 | 1 << b.0) })
+                    }
+                    (4, Owner::Lent { owner, to }) if to == a => Some(Owner::Vm(owner)),
+                    (4, Owner::LentJointly { owner, to }) if to.contains(a) => {
+                        Some(match to.0 & !(1 << a.0) {
+                            0 => Owner::Vm(owner),
+                            rest => Owner::LentJointly { owner, to: Borrowers(rest) },
+                        })
+                    }
                     _ => None,
                 };
                 let part = model.get_mut(first as usize..(first + count) as usize);
@@ -593,9 +756,12 @@ mod tests {
                 }
                 let tally = |f: &dyn Fn(&Owner) -> bool| model.iter().filter(|o| f(o)).count() as u64;
                 prop_assert_eq!(map.count(Class::Kept(a)), tally(&|o| *o == Owner::Vm(a)));
-                let by = |o: &Owner| matches!(o, Owner::Lent { owner, .. } if *owner == a);
+                let by = |o: &Owner| {
+                    matches!(o, Owner::Lent { owner, .. } | Owner::LentJointly { owner, .. }
+                        if *owner == a)
+                };
                 prop_assert_eq!(map.count(Class::LentBy(a)), tally(&by));
-                let to = |o: &Owner| matches!(o, Owner::Lent { to, .. } if *to == a);
+                let to = |o: &Owner| o.is_lent_to(a);
                 prop_assert_eq!(map.count(Class::LentTo(a)), tally(&to));
                 prop_assert_eq!(map.count(Class::None), tally(&|o| *o == Owner::None));
             }

@@ -57,7 +57,8 @@ fn owners(data: &[u8]) {
             VmId(u16::from(source.u8() % 4)),
         );
         let _ = match source.u8() % 5 {
-            0..2 => owners.lend(start, size, from, to),
+            0 => owners.lend(start, size, from, to),
+            1 => owners.lend_jointly(start, size, from, to),
             2 => owners.give_back(start, size, to),
             3 => owners.set_range(start, size, Owner::Vm(from)),
             _ => {
@@ -70,6 +71,8 @@ fn owners(data: &[u8]) {
         let lent: u64 = vms().map(|vm| owners.count(Class::LentBy(vm))).sum();
         let borrowed: u64 = vms().map(|vm| owners.count(Class::LentTo(vm))).sum();
         let kept: u64 = vms().map(|vm| owners.count(Class::Kept(vm))).sum();
-        assert_eq!((lent, kept + lent), (borrowed, PAGES));
+        // Pages may have several borrowers.
+        assert!(lent <= borrowed && (lent == 0) == (borrowed == 0));
+        assert_eq!(kept + lent, PAGES);
     }
 }
