@@ -235,11 +235,13 @@ impl Pages {
 }
 
 /// Whether the Service VM may give a page with this owner for a ring in memory of `vm`.
-fn is_given(owner: Option<Owner>, vm: &Vm) -> bool {
+fn is_given(page: Option<Owner>, vm: &Vm) -> bool {
     let service = crate::vm::service().id;
-    match owner {
+    match page {
         Some(Owner::Vm(id)) => vm.is_service() && id == service,
-        Some(Owner::Lent { owner, to }) => owner == service && to == vm.id,
+        Some(Owner::Lent { owner, .. } | Owner::LentJointly { owner, .. }) => {
+            owner == service && page.is_some_and(|page| page.is_lent_to(vm.id))
+        }
         _ => false,
     }
 }

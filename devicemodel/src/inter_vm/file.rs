@@ -1,4 +1,6 @@
-//! Shared memory of the Service VM: a file below `/dev/shm` that programs there and the guest see.
+//! Shared memory of the Service VM: a file below `/dev/shm` that programs there and the guests see, which
+//! may be several. They have it without the right to execute, by which the hypervisor knows memory that
+//! may be lent to several VMs.
 //!
 //! The file stays when the VM ends, with its contents. The kernel's driver lends memory and has no way to
 //! take it back, so the guest has it where firmware puts the BAR, always; where the guest moves
@@ -121,8 +123,7 @@ impl PciDevice for SharedFile {
                 .set_memory(&segment)
                 .map_err(|source| DeviceError::Host {
                     device: IVSHMEM,
-                    action: "share memory of the Service VM (one User VM at a time can have it: use \
-                             hv:/ between User VMs)",
+                    action: "share memory of the Service VM",
                     source,
                 })?;
         }

@@ -74,6 +74,10 @@ impl fmt::Display for Name {
             Owner::Shared(region) => write!(f, "shared region {region}"),
             Owner::Vm(id) => write!(f, "vm{id}"),
             Owner::Lent { owner, to } => write!(f, "vm{owner}, lent to vm{to}"),
+            Owner::LentJointly { owner, to } => {
+                write!(f, "vm{owner}, lent to")?;
+                to.iter().try_for_each(|vm| write!(f, " vm{vm}"))
+            }
         }
     }
 }

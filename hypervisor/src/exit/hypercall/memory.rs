@@ -2,7 +2,8 @@
 //! lends and takes them.
 //!
 //! A page must be the Service VM's own, mapped there, and lent to nobody. It stays mapped in the
-//! Service VM, whose Device Model works on it. Registers of devices are nobody's to lend: by DMA
+//! Service VM, whose Device Model works on it. Memory without the right to execute is data that Device
+//! Models may share between their VMs: it can be lent so to several of them, and to none in another way. Registers of devices are nobody's to lend: by DMA
 //! they would give a User VM all that their device reaches.
 
 use super::{Refusal, read, slot};
@@ -65,7 +66,10 @@ pub fn add(
     let owners = owners
         .as_mut()
         .ok_or(Refusal::new(Errno::ENOMEM, "no ownership map"))?;
-    owners.lend(hpa, size, service.id, vm.id)?;
+    match access.contains(Access::EXECUTE) {
+        true => owners.lend(hpa, size, service.id, vm.id)?,
+        false => owners.lend_jointly(hpa, size, service.id, vm.id)?,
+    }
     let mapped = table.map(gpa, hpa, size, access, mem_type);
     if let Err(error) = mapped {
         let _ = owners.give_back(hpa, size, vm.id);

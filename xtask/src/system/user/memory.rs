@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{COMMAND, Machine};
 use crate::demo;
+use crate::session::Session;
 
 /// Where `acrn-dm` writes the first ACPI table, which begins with these bytes.
 const RSDP: u64 = 0xf_2400;
@@ -33,6 +34,51 @@ pub(super) fn zeroed(machine: &mut Machine) -> Result<()> {
     machine.power_off_user(1)?;
     let left = machine.hypervisor(&format!("dump 0 {place:#x} 8"))?;
     ensure!(left.contains(ZEROS), "what is left of the VM: {left}");
+    Ok(())
+}
+
+/// Two User VMs and the Service VM see the same memory, whoever ends first, and be it by `kill -9`; it comes back with
+/// the last of them.
+pub(super) fn shared(machine: &mut Machine) -> Result<()> {
+    /// Turns the device on and prints where the memory is.
+    const PLACE: &str = "for d in /sys/bus/pci/devices/*; do \
+        if [ $(cat $d/vendor)$(cat $d/device) = 0x1af40x1110 ]; then \
+        echo 1 >$d/enable; sed -n '3s/ .*//p' $d/resource; fi; done";
+    const RING: &str = "od -An -tx4 -N4 /dev/shm/common";
+    machine.without_users()?;
+    let before = machine.memory()?;
+    for id in [1, 2] {
+        let options = "DM_OPTIONS='-s 7,ivshmem,dm:/common,2'";
+        machine.start_user(id, &format!("{options} launch_user_vm_id{id}.sh"))?;
+    }
+    let place = machine.user(1)?.check(PLACE, COMMAND)?;
+    let write = |word: &str| format!("devmem {place} 32 {word}");
+    let read = format!("devmem {place} 32");
+    let word = |session: &mut Session, command: &str, expected: &str| -> Result<()> {
+        let found = session.check(command, COMMAND)?;
+        ensure!(found == expected, "{found} instead of {expected}");
+        Ok(())
+    };
+    machine.user(1)?.check(&write("0x11223344"), COMMAND)?;
+    let session = machine.user(2)?;
+    word(session, PLACE, &place)?;
+    word(session, &read, "0x11223344")?;
+    session.check(&write("0x55667788"), COMMAND)?;
+    word(machine.user(1)?, &read, "0x55667788")?;
+    word(machine.service()?, RING, "55667788")?;
+    let map = machine.hypervisor("mem")?;
+    ensure!(map.contains("lent to vm1 vm2"), "nothing is shared:\n{map}");
+
+    let kill = format!("kill -9 $({})", demo::process(1));
+    machine.service()?.check(&kill, COMMAND)?;
+    machine.up.retain(|&id| id != 1);
+    let session = machine.user(2)?;
+    session.check(&write("0x99aabbcc"), COMMAND)?;
+    word(machine.service()?, RING, "99aabbcc")?;
+    machine.power_off_user(2)?;
+    machine.service()?.check("rm /dev/shm/common", COMMAND)?;
+    let after = machine.memory()?;
+    ensure!(after == before, "memory was {before:?} and is {after:?}");
     Ok(())
 }
 

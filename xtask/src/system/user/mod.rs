@@ -119,6 +119,12 @@ pub(super) const CASES: &[Case] = &[
         run: life::two_vms,
     },
     Case {
+        name: "user_vms_share_memory",
+        on: BOTH,
+        catches: "memory that two Device Models share and one VM does not see, or that is lost when both have ended",
+        run: memory::shared,
+    },
+    Case {
         name: "kill_dm_while_writing",
         on: QEMU,
         catches: "memory lost by kill -9 of acrn-dm; a disk that does not recover",
