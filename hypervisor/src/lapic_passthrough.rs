@@ -11,12 +11,13 @@
 //!
 //! A level-triggered pin of the virtual I/O APIC acts as an edge: nobody hears of the EOI.
 
-use crate::arch::{apic, cpu, tsc};
+use crate::arch::cpu::{self, msr};
+use crate::arch::{apic, tsc};
 use crate::percpu::{self, PerCpu};
 use crate::vcpu::{Local, Vcpu, guest_tsc};
-use crate::{run, virt};
+use crate::{irq, run, virt};
 use acrn_abi::PcpuId;
-use acrn_vdev::lapic::{FIRST_LEGAL_VECTOR, Mode, handover};
+use acrn_vdev::lapic::{FIRST_LEGAL_VECTOR, GpFault, Mode, handover};
 use core::sync::atomic::Ordering;
 
 /// What this machine lacks for it.
@@ -34,6 +35,8 @@ pub fn lacks() -> Option<&'static str> {
 const FIRST: PcpuId = PcpuId(0);
 
 /// Brings the CPU in step with what the vCPU, whose state is loaded, wants of it.
+#[cold]
+#[inline(never)]
 pub fn reconcile(vcpu: &Vcpu, local: &mut Local) {
     let this = percpu::current();
     let wants = vcpu.vm().owns_apics() && vcpu.is_ready() && local.lapic.mode() == Mode::X2Apic;
@@ -114,7 +117,7 @@ pub fn forward(vcpu: &Vcpu, cpu: &PerCpu) {
 }
 
 /// Has the hardware deliver what the virtual local APIC has requested.
-pub fn deliver_requested(local: &mut Local) {
+fn deliver_requested(local: &mut Local) {
     let id = apic::id();
     while let Some(vector) = local.lapic.take_requested() {
         send(id, vector);
@@ -128,15 +131,35 @@ fn send(id: u32, vector: u8) {
     }
 }
 
-/// The guest has written a register that is still virtual.
-pub fn register_written(local: &mut Local, index: u32, value: u64) {
+/// A write of an MSR of the local APIC that the guest cannot make itself.
+///
+/// # Errors
+/// #GP(0), as the virtual local APIC says.
+#[cold]
+pub fn write_msr(
+    vcpu: &'static Vcpu,
+    local: &mut Local,
+    index: u32,
+    value: u64,
+) -> Result<(), GpFault> {
+    if index == msr::TSC_DEADLINE {
+        write_deadline(local, value);
+        return Ok(());
+    }
+    let action = local.lapic.write_msr(index, value, guest_tsc(local))?;
     if index == handover::SVR_MSR {
         apic::write_svr(value as u32);
     }
-    deliver_requested(local);
+    irq::act(vcpu, local, action);
+    // Unless it has just lost it.
+    if local.virt.has_apic() {
+        deliver_requested(local);
+    }
+    Ok(())
 }
 
 /// Guest TSC at which the timer is due; 0 for off.
+#[cold]
 pub fn deadline(local: &Local) -> u64 {
     match apic::deadline() {
         0 => 0,
@@ -145,6 +168,7 @@ pub fn deadline(local: &Local) -> u64 {
 }
 
 /// Sets [`deadline`].
+#[cold]
 pub fn write_deadline(local: &Local, value: u64) {
     apic::write_deadline(to_host(local, value));
 }

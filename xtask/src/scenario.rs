@@ -48,19 +48,21 @@ pub fn add_modules(
     name: &str,
     set: &mut BootSet,
 ) -> Result<()> {
-    type Make = fn(&Layout) -> Result<PathBuf>;
     let scenario = scenario(emulator, name)?;
-    let all: [(&str, Make); 3] = [
-        (grub::GUEST_RAMDISK_TAG, rootfs::guest_initrd),
-        (grub::RT_KERNEL_TAG, stock::real_time_kernel),
-        (grub::RT_RAMDISK_TAG, rootfs::real_time_initrd),
-    ];
-    for (tag, make) in all {
+    let mut add = |tag, make: &dyn Fn() -> Result<PathBuf>| -> Result<()> {
         if scenario.contains(tag) {
-            set.modules.push((tag, make(layout)?));
+            set.modules.push((tag, make()?));
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    let kernel = set.kernel.clone();
+    add(grub::GUEST_RAMDISK_TAG, &|| rootfs::guest_initrd(layout))?;
+    add(grub::RT_RAMDISK_TAG, &|| rootfs::real_time_initrd(layout))?;
+    add(grub::RT_KERNEL_TAG, &|| match emulator {
+        // It has the driver of the network card that is passed through.
+        Emulator::Qemu => Ok(kernel.clone()),
+        Emulator::Bochs => stock::real_time_kernel(layout),
+    })
 }
 
 /// A pre-launched VM of a preset: its slot, and its host name.

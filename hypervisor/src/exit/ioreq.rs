@@ -66,6 +66,8 @@ fn call_up() {
 
 /// The Service VM has turned a local APIC on: a call that came while it was off was lost, over a sleep of the
 /// machine for instance, and is made again.
+#[cold]
+#[inline(never)]
 pub fn remind(target: &Vcpu) {
     let waits = |vm: &Vm| {
         vm.origin() == LoadOrder::PostLaunched
@@ -188,6 +190,8 @@ const fn is_power_off(value: u32) -> bool {
 
 /// A real-time VM ends by itself: from now on its Device Model may take it apart. `false` when that cannot be
 /// noted yet, because who holds the state may wait for this very vCPU.
+#[cold]
+#[inline(never)]
 fn announce_end(vm: &Vm) -> bool {
     if !vm.is_real_time() {
         return true;
@@ -210,6 +214,7 @@ pub fn power_off(vcpu: &Vcpu, local: &mut Local) -> Next {
 }
 
 /// Ends the VM as `submit` says, or later, when `request` comes again.
+#[cold]
 fn end(vcpu: &Vcpu, local: &mut Local, request: u32, submit: impl FnOnce() -> Next) -> Next {
     if !announce_end(vcpu.vm()) {
         vcpu.ask(request);

@@ -79,8 +79,10 @@ pub fn handle(vcpu: &'static Vcpu, local: &mut Local, write: bool) -> Next {
 
 fn read_msr(vcpu: &Vcpu, local: &mut Local, index: u32) -> Result<u64, GpFault> {
     match index {
-        msr::TSC_DEADLINE if local.virt.has_apic() => Ok(lapic_passthrough::deadline(local)),
         msr::APIC_BASE | msr::TSC_DEADLINE | 0x800..=0x8ff => {
+            if local.virt.has_apic() && index == msr::TSC_DEADLINE {
+                return Ok(lapic_passthrough::deadline(local));
+            }
             let now = guest_tsc(local);
             local.lapic.read_msr(index, now)
         }
@@ -118,17 +120,13 @@ fn write_msr(
         {
             Ok(())
         }
-        msr::TSC_DEADLINE if local.virt.has_apic() => {
-            lapic_passthrough::write_deadline(local, value);
-            Ok(())
-        }
         msr::APIC_BASE | msr::TSC_DEADLINE | 0x800..=0x8ff => {
+            if local.virt.has_apic() {
+                return lapic_passthrough::write_msr(vcpu, local, index, value);
+            }
             let now = guest_tsc(local);
             let action = local.lapic.write_msr(index, value, now)?;
             irq::act(vcpu, local, action);
-            if local.virt.has_apic() {
-                lapic_passthrough::register_written(local, index, value);
-            }
             Ok(())
         }
         msr::TSC => {

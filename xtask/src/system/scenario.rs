@@ -87,7 +87,7 @@ fn shared(context: &Context) -> Result<()> {
         &said,
         &[
             "configuration: scenario shared, board qemu",
-            "configuration: VM POST_RT_VM1: real-time: not supported yet",
+            "configuration: Hyper-V's interface for VMs: not supported yet",
             "no boot module has the tag Linux_ramdisk",
         ],
     )?;

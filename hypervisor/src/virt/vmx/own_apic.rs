@@ -34,6 +34,7 @@ impl VmxCpu {
     }
 
     /// Gives the guest the processor's local APIC, or takes it away again. The VMCS is loaded.
+    #[cold]
     pub fn give_apic(&mut self, on: bool) {
         let Some((_, all)) = MACHINE.get().filter(|_| gives_apic()) else {
             return;
@@ -69,6 +70,8 @@ impl VmxCpu {
     }
 
     /// The guest has left as [`leave_soon`] wanted.
+    #[cold]
+    #[inline(never)]
     pub(super) fn has_left(&self) {
         if self.has_apic {
             // SAFETY: what was in force before.
