@@ -16,7 +16,7 @@ const HOST: &str = "rt-vm";
 /// Debian's kernel unpacks itself for 20 seconds in Bochs.
 const RT_BOOT: Duration = Duration::from_secs(240);
 /// Wake-ups of the real-time thread, one each millisecond.
-const CYCLES: u32 = 20_000;
+const CYCLES: u32 = 100_000;
 const LATENCY: Duration = Duration::from_secs(180);
 /// Until nothing of the console is under way any more, and how long exits are counted.
 const SETTLED: Duration = Duration::from_secs(1);
