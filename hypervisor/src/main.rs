@@ -40,6 +40,7 @@ mod device_memory;
 mod exit;
 mod firmware;
 mod inter_vm;
+mod interval_timer;
 mod iommu;
 mod irq;
 mod lapic_passthrough;

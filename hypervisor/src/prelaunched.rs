@@ -5,6 +5,7 @@
 
 use crate::arch::{cpu, rtc, tsc};
 use crate::exit::io::Answer;
+use crate::interval_timer::{self, IntervalTimer};
 use crate::os::{self, Os};
 use crate::static_vm::{self, Owed};
 use crate::vcpu::Vcpu;
@@ -19,6 +20,7 @@ use acrn_lifecycle::VmState;
 use acrn_memory::{Access, MapError, MemType, MemoryKind, Owner, pc};
 use acrn_sched::Params;
 use acrn_vdev::counters::Counters;
+use acrn_vdev::pit::Pit;
 use acrn_vdev::pm::{Pm, PmAction};
 use acrn_vdev::rtc::{DATA_PORT, INDEX_PORT};
 use arrayvec::ArrayVec;
@@ -156,6 +158,7 @@ fn map_memory(wanted: &Wanted) -> Result<NestedTable, Error> {
 fn add_devices(vm: &Vm, wanted: &Wanted) {
     vm.become_pc();
     *vm.counters.lock() = Some(Counters::new(tsc::khz(), cpu::rdtsc()));
+    *vm.interval_timer.lock() = Some(IntervalTimer::new());
     let console = wanted
         .vuart(0)
         .filter(|uart| uart.kind == VuartKind::Legacy);
@@ -247,6 +250,9 @@ fn byte(vcpu: &Vcpu, port: u16, write: Option<u8>) -> u8 {
     const PM_END: u16 = PM + Pm::SIZE - 1;
     let vm = vcpu.vm();
     match (port, write) {
+        (port, write) if Pit::owns(port) => {
+            return interval_timer::access(vm, port, write);
+        }
         (INDEX_PORT | DATA_PORT, Some(value)) => vm.rtc.lock().write(port, value, rtc::now()),
         (INDEX_PORT | DATA_PORT, None) => return vm.rtc.lock().read(port, rtc::now()),
         (PM..=PM_END, Some(value)) => write_pm(vcpu, port - PM, value),

@@ -9,7 +9,7 @@ use crate::exit::{self, Next};
 use crate::percpu::{self, Calls, PerCpu};
 use crate::vcpu::{Local, Vcpu, Wait, request};
 use crate::virt::{Event, Exit};
-use crate::{irq, lapic_passthrough, stats, trace, virt};
+use crate::{interval_timer, irq, lapic_passthrough, stats, trace, virt};
 use acrn_abi::PcpuId;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -51,7 +51,7 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
     this.end_call(Calls::ATTENTION);
     crate::console::poll(this);
     crate::shell::work::poll(this);
-    let next_start = crate::static_vm::poll(this);
+    let next_start = crate::static_vm::poll(this).min(interval_timer::poll(this));
     crate::sleep::poll(this);
     let now = cpu::rdtsc();
     let turn = {

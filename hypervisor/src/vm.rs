@@ -4,6 +4,7 @@
 //! instructions; no lock is held while a guest runs.
 
 use crate::exit::hypercall::Batch;
+use crate::interval_timer::IntervalTimer;
 use crate::serial::Ports;
 use crate::vcpu::{Vcpu, request};
 use crate::virt::NestedTable;
@@ -89,6 +90,8 @@ pub struct Vm {
     pub uart: Mutex<ConsoleUart>,
     /// Counters of devices that are otherwise the Device Model's.
     pub counters: Mutex<Option<Counters>>,
+    /// The 8254 of a VM that has no Device Model and not the machine's.
+    pub interval_timer: Mutex<Option<IntervalTimer>>,
     /// Host physical address of the I/O request page; 0 for none.
     pub ioreq_page: AtomicU64,
     /// What was written to 0xCF8.
@@ -239,6 +242,7 @@ impl Vm {
                 device: VUart::new(),
             }),
             counters: Mutex::new(None),
+            interval_timer: Mutex::new(None),
             ioreq_page: AtomicU64::new(0),
             config_address: Mutex::new(0),
             rtc: Mutex::new(VRtc::new()),
@@ -677,6 +681,9 @@ impl Vm {
         self.uart.lock().device = VUart::new();
         if let Some(counters) = self.counters.lock().as_mut() {
             counters.reset();
+        }
+        if let Some(timer) = self.interval_timer.lock().as_mut() {
+            timer.reset();
         }
         *self.config_address.lock() = 0;
         *self.pm.lock() = Pm::new();

@@ -17,6 +17,7 @@ use crate::image;
 use crate::layout::Layout;
 use crate::progress::{Step, output_of};
 use crate::stamp::Inputs;
+use crate::stock;
 
 const BUSYBOX: &str = "/bin/busybox";
 const BASH: &str = "/bin/bash-static";
@@ -97,34 +98,44 @@ pub fn guest_initrd(layout: &Layout) -> Result<PathBuf> {
     ramdisk_of_guests(layout, "RAM disk of pre-launched VMs", "guest.cpio", None)
 }
 
-/// RAM disk of real-time VMs: with the program that measures latencies.
+/// RAM disk of real-time VMs.
 ///
 /// # Errors
 /// It cannot be made.
 pub fn real_time_initrd(layout: &Layout) -> Result<PathBuf> {
-    let program = image::rt_latency(layout)?;
-    ramdisk_of_guests(
-        layout,
-        "RAM disk of real-time VMs",
-        "rt.cpio",
-        Some(&program),
-    )
+    let parts = RealTime {
+        program: image::rt_latency(layout)?,
+        kernel: stock::real_time_kernel(layout)?,
+    };
+    ramdisk_of_guests(layout, "RAM disk of real-time VMs", "rt.cpio", Some(&parts))
 }
+
+/// What real-time VMs have besides.
+struct RealTime {
+    /// Measures latencies.
+    program: PathBuf,
+    kernel: stock::Kernel,
+}
+
+/// The driver of the network card that is passed through.
+const REAL_TIME_MODULES: &[&str] = &["e1000e"];
 
 fn ramdisk_of_guests(
     layout: &Layout,
     what: &str,
     name: &str,
-    program: Option<&Path>,
+    real_time: Option<&RealTime>,
 ) -> Result<PathBuf> {
     let output = layout.rootfs().join(name);
     let files = layout.source("guest/rootfs/user");
     let mut inputs = Inputs::new()
-        .value("recipe", 1)
+        .value("recipe", 2)
         .path(&files)?
         .path(Path::new(BUSYBOX))?;
-    if let Some(program) = program {
-        inputs = inputs.path(program)?;
+    if let Some(parts) = real_time {
+        inputs = inputs
+            .path(&parts.program)?
+            .value("kernel", &parts.kernel.package);
     }
     if inputs.match_stamp_of(&output) {
         return Ok(output);
@@ -138,8 +149,9 @@ fn ramdisk_of_guests(
     }
     add_busybox(&mut archive)?;
     archive.copy_tree("", &files)?;
-    if let Some(program) = program {
-        archive.copy("usr/bin/rt-latency", program)?;
+    if let Some(parts) = real_time {
+        archive.copy("usr/bin/rt-latency", &parts.program)?;
+        parts.kernel.add_modules(&mut archive, REAL_TIME_MODULES)?;
     }
     write(&output, &archive.finish()?)?;
     inputs.write_stamp_of(&output)?;

@@ -55,13 +55,10 @@ pub fn add_modules(
         }
         Ok(())
     };
-    let kernel = set.kernel.clone();
     add(grub::GUEST_RAMDISK_TAG, &|| rootfs::guest_initrd(layout))?;
     add(grub::RT_RAMDISK_TAG, &|| rootfs::real_time_initrd(layout))?;
-    add(grub::RT_KERNEL_TAG, &|| match emulator {
-        // It has the driver of the network card that is passed through.
-        Emulator::Qemu => Ok(kernel.clone()),
-        Emulator::Bochs => stock::real_time_kernel(layout),
+    add(grub::RT_KERNEL_TAG, &|| {
+        Ok(stock::real_time_kernel(layout)?.image())
     })
 }
 

@@ -1,5 +1,6 @@
-//! A stock Debian kernel for a User VM: the package that `linux-image-amd64` stands for,
-//! downloaded but not installed, with a RAM disk of ours that loads its modules.
+//! Stock Debian kernels for guests and hosts: the packages that `linux-image-amd64` and
+//! `linux-image-rt-amd64` stand for, downloaded but not installed; for a User VM, with a RAM disk of ours that
+//! loads its modules.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,6 +28,14 @@ impl Flavour {
         match self {
             Self::Standard => "linux-image-amd64",
             Self::RealTime => "linux-image-rt-amd64",
+        }
+    }
+
+    /// Where it is unpacked.
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Standard => "debian-host",
+            Self::RealTime => "debian-rt",
         }
     }
 
@@ -61,123 +70,130 @@ const MODULES: &[&str] = &[
 pub fn disk(layout: &Layout) -> Result<PathBuf> {
     let output = layout.rootfs().join("debian.img");
     let init = layout.source("guest/rootfs/stock/init");
-    let package = cached_package(layout, Flavour::Standard)?;
-    if let Some(package) = &package
-        && inputs(package, &init)?.match_stamp_of(&output)
-    {
+    let kernel = standard_kernel(layout)?;
+    let inputs = Inputs::new()
+        .value("package", &kernel.package)
+        .value("recipe", 2)
+        .path(&init)?
+        .path(Path::new("/bin/busybox"))?;
+    if inputs.match_stamp_of(&output) {
         return Ok(output);
     }
-    let step = Step::begin("stock Debian kernel");
-    let package = match package {
-        Some(package) => package,
-        None => download(layout, &step, Flavour::Standard)?,
-    };
-    step.detail("unpacking");
-    let unpacked = fresh_directory(&layout.cache().join("debian-kernel"))?;
-    let mut dpkg = Command::new("dpkg-deb");
-    dpkg.arg("-x").arg(&package).arg(&unpacked);
-    step.run(&mut dpkg, &layout.logs().join("stock-unpack.log"), |_| None)?;
-    let release = only_entry(&unpacked.join("lib/modules"))?;
+    let step = Step::begin("disk with the stock Debian kernel");
     let stage = fresh_directory(&layout.rootfs().join("debian"))?;
-    fs::copy(
-        unpacked.join(format!("boot/vmlinuz-{release}")),
-        stage.join("vmlinuz"),
-    )?;
-    write(
-        &stage.join("initrd.cpio"),
-        &initrd(&unpacked, &release, &init)?,
-    )?;
+    fs::copy(kernel.image(), stage.join("vmlinuz"))?;
+    write(&stage.join("initrd.cpio"), &initrd(&kernel, &init)?)?;
     Ext4 {
         label: "acrn-debian",
         size_mib: DISK_MIB,
     }
     .make(layout, &step, &stage, &output)?;
-    inputs(&package, &init)?.write_stamp_of(&output)?;
-    fs::remove_dir_all(&unpacked)?;
-    step.done(&release);
+    inputs.write_stamp_of(&output)?;
+    step.done(&kernel.release);
     Ok(output)
 }
 
-/// The kernel of the package and some of its modules, for a host rather than a guest.
-pub(crate) struct HostKernel {
-    /// bzImage.
-    pub(crate) kernel: PathBuf,
-    /// Modules in the order of loading, with all that they need.
-    pub(crate) modules: Vec<PathBuf>,
-}
-
-/// Unpacks the stock kernel once for each version of its package.
-pub(crate) fn host_kernel(layout: &Layout, wanted: &[&str]) -> Result<HostKernel> {
-    let unpacked = layout.cache().join("debian-host");
-    let package = cached_package(layout, Flavour::Standard)?;
-    if !package.is_some_and(|package| package_stamp(&package).match_stamp_of(&unpacked)) {
-        let step = Step::begin("stock Debian kernel for a host");
-        let package = match cached_package(layout, Flavour::Standard)? {
-            Some(package) => package,
-            None => download(layout, &step, Flavour::Standard)?,
-        };
-        step.detail("unpacking");
-        let mut dpkg = Command::new("dpkg-deb");
-        dpkg.arg("-x")
-            .arg(&package)
-            .arg(fresh_directory(&unpacked)?);
-        step.run(&mut dpkg, &layout.logs().join("host-unpack.log"), |_| None)?;
-        run_depmod(&unpacked, &only_entry(&unpacked.join("lib/modules"))?)?;
-        package_stamp(&package).write_stamp_of(&unpacked)?;
-        step.done("unpacked");
-    }
-    let release = only_entry(&unpacked.join("lib/modules"))?;
-    let directory = unpacked.join("lib/modules").join(&release);
-    let dependencies = fs::read_to_string(directory.join("modules.dep"))?;
-    let builtin = fs::read_to_string(directory.join("modules.builtin"))?;
-    let order = load_order(&dependencies, &builtin, wanted)?;
-    Ok(HostKernel {
-        kernel: unpacked.join(format!("boot/vmlinuz-{release}")),
-        modules: order.iter().map(|module| directory.join(module)).collect(),
-    })
-}
-
-/// bzImage of Debian's kernel with PREEMPT_RT.
+/// Debian's kernel.
 ///
 /// # Errors
 /// The package cannot be downloaded or unpacked.
-pub fn real_time_kernel(layout: &Layout) -> Result<PathBuf> {
-    let kernel = layout.cache().join("debian-rt.bzImage");
-    let package = cached_package(layout, Flavour::RealTime)?;
-    if let Some(package) = &package
-        && package_stamp(package).match_stamp_of(&kernel)
-    {
-        return Ok(kernel);
+pub fn standard_kernel(layout: &Layout) -> Result<Kernel> {
+    unpacked(layout, Flavour::Standard)
+}
+
+/// Debian's kernel with PREEMPT_RT.
+///
+/// # Errors
+/// The package cannot be downloaded or unpacked.
+pub fn real_time_kernel(layout: &Layout) -> Result<Kernel> {
+    unpacked(layout, Flavour::RealTime)
+}
+
+/// An unpacked package.
+pub struct Kernel {
+    root: PathBuf,
+    /// As `uname -r` says it.
+    release: String,
+    /// Name of the package's file, which holds its version.
+    pub package: String,
+}
+
+impl Kernel {
+    /// bzImage.
+    pub fn image(&self) -> PathBuf {
+        self.root.join(format!("boot/vmlinuz-{}", self.release))
     }
-    let step = Step::begin("Debian's real-time kernel");
-    let package = match package {
-        Some(package) => package,
-        None => download(layout, &step, Flavour::RealTime)?,
+
+    /// Adds modules to a RAM disk, with all that they need, and the order in which they are loaded
+    /// (`lib/modules/order`).
+    ///
+    /// # Errors
+    /// There is no such module.
+    pub fn add_modules(&self, archive: &mut Archive, wanted: &[&str]) -> Result<()> {
+        let order = self.order(wanted)?;
+        for module in &order {
+            archive.copy(
+                &format!("lib/modules/{module}"),
+                &self.modules().join(module),
+            )?;
+        }
+        let list: String = order.iter().map(|module| format!("{module}\n")).collect();
+        archive.file("lib/modules/order", 0o644, list.as_bytes())
+    }
+
+    /// Modules with all that they need, in the order of loading.
+    ///
+    /// # Errors
+    /// There is no such module.
+    pub fn find_modules(&self, wanted: &[&str]) -> Result<Vec<PathBuf>> {
+        let order = self.order(wanted)?;
+        let paths = order.iter().map(|module| self.modules().join(module));
+        Ok(paths.collect())
+    }
+
+    fn modules(&self) -> PathBuf {
+        self.root.join("lib/modules").join(&self.release)
+    }
+
+    fn order(&self, wanted: &[&str]) -> Result<Vec<String>> {
+        let dependencies = fs::read_to_string(self.modules().join("modules.dep"))?;
+        let builtin = fs::read_to_string(self.modules().join("modules.builtin"))?;
+        load_order(&dependencies, &builtin, wanted)
+    }
+}
+
+/// Unpacks a kernel once for each version of its package.
+fn unpacked(layout: &Layout, flavour: Flavour) -> Result<Kernel> {
+    let root = layout.cache().join(flavour.directory());
+    let stamp = |package: &Path| Inputs::new().value("package", file_name(package));
+    let package = match cached_package(layout, flavour)? {
+        Some(package) if stamp(&package).match_stamp_of(&root) => package,
+        cached => {
+            let step = Step::begin(flavour.meta_package());
+            let package = match cached {
+                Some(package) => package,
+                None => download(layout, &step, flavour)?,
+            };
+            step.detail("unpacking");
+            let mut dpkg = Command::new("dpkg-deb");
+            dpkg.arg("-x").arg(&package).arg(fresh_directory(&root)?);
+            step.run(&mut dpkg, &layout.logs().join("stock-unpack.log"), |_| None)?;
+            run_depmod(&root, &only_entry(&root.join("lib/modules"))?)?;
+            stamp(&package).write_stamp_of(&root)?;
+            step.done("unpacked");
+            package
+        }
     };
-    step.detail("unpacking");
-    let unpacked = fresh_directory(&layout.cache().join("debian-rt"))?;
-    let mut dpkg = Command::new("dpkg-deb");
-    dpkg.arg("-x").arg(&package).arg(&unpacked);
-    step.run(&mut dpkg, &layout.logs().join("rt-unpack.log"), |_| None)?;
-    let release = only_entry(&unpacked.join("lib/modules"))?;
-    fs::copy(unpacked.join(format!("boot/vmlinuz-{release}")), &kernel)?;
-    package_stamp(&package).write_stamp_of(&kernel)?;
-    fs::remove_dir_all(&unpacked)?;
-    step.done(&release);
-    Ok(kernel)
+    Ok(Kernel {
+        release: only_entry(&root.join("lib/modules"))?,
+        package: file_name(&package),
+        root,
+    })
 }
 
-/// The package's name holds its version; reading 70 MB each time would be slow.
-fn package_stamp(package: &Path) -> Inputs {
-    let name = package.file_name().unwrap_or_default().to_string_lossy();
-    Inputs::new().value("package", name)
-}
-
-fn inputs(package: &Path, init: &Path) -> Result<Inputs> {
-    package_stamp(package)
-        .value("recipe", 1)
-        .path(init)?
-        .path(Path::new("/bin/busybox"))
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 fn packages(layout: &Layout) -> PathBuf {
@@ -191,10 +207,7 @@ fn cached_package(layout: &Layout, flavour: Flavour) -> Result<Option<PathBuf>> 
     let mut found: Vec<_> = entries
         .map(|e| e.map(|e| e.path()))
         .collect::<std::io::Result<Vec<_>>>()?;
-    found.retain(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        flavour.is_package(&name)
-    });
+    found.retain(|path| flavour.is_package(&file_name(path)));
     found.sort();
     Ok(found.pop())
 }
@@ -246,12 +259,7 @@ fn run_depmod(unpacked: &Path, release: &str) -> Result<()> {
     .map(drop)
 }
 
-fn initrd(unpacked: &Path, release: &str, init: &Path) -> Result<Vec<u8>> {
-    run_depmod(unpacked, release)?;
-    let modules = unpacked.join("lib/modules").join(release);
-    let dependencies = fs::read_to_string(modules.join("modules.dep"))?;
-    let builtin = fs::read_to_string(modules.join("modules.builtin"))?;
-    let order = load_order(&dependencies, &builtin, MODULES)?;
+fn initrd(kernel: &Kernel, init: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     for directory in ["proc", "sys", "dev", "newroot"] {
         archive.directory(directory)?;
@@ -262,11 +270,7 @@ fn initrd(unpacked: &Path, release: &str, init: &Path) -> Result<Vec<u8>> {
         archive.link(&link, "/bin/busybox")?;
     }
     archive.copy("init", init)?;
-    for module in &order {
-        archive.copy(&format!("lib/modules/{module}"), &modules.join(module))?;
-    }
-    let list: String = order.iter().map(|module| format!("{module}\n")).collect();
-    archive.file("lib/modules/order", 0o644, list.as_bytes())?;
+    kernel.add_modules(&mut archive, MODULES)?;
     archive.finish()
 }
 

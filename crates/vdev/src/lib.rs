@@ -17,6 +17,7 @@
 //! | [`ivshmem`] | registers of shared memory between VMs |
 //! | [`pic`] | pair of 8259A interrupt controllers |
 //! | [`pci`] | configuration mechanisms, pass-through and virtual functions with MSI and MSI-X |
+//! | [`pit`] | interval timer 8254 |
 //! | [`pm`] | power management registers of ACPI |
 //! | [`rtc`] | real-time clock and CMOS memory |
 //! | [`serial_card`] | a serial port on a PCI card |
@@ -32,6 +33,7 @@ pub mod ivshmem;
 pub mod lapic;
 pub mod pci;
 pub mod pic;
+pub mod pit;
 pub mod pm;
 pub mod rtc;
 pub mod serial_card;

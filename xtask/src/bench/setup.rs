@@ -302,7 +302,8 @@ impl Runner<'_> {
     fn kvm(&self) -> Result<Figures> {
         let monitor =
             image::static_program(self.layout, "VMM on KVM", "acrn-guest-bench", "kvm-boot")?;
-        let debian = stock::host_kernel(self.layout, &[kvm_module(self.emulator)])?;
+        let debian = stock::standard_kernel(self.layout)?;
+        let modules = debian.find_modules(&[kvm_module(self.emulator)])?;
         let memory = GUEST_MIB.to_string();
         // There is no power switch: the program resets its machine, by the keyboard
         // controller, and that ends the monitor.
@@ -317,7 +318,7 @@ impl Runner<'_> {
         let mut archive = self.host_archive(&self.files.kernel, &arguments)?;
         archive.copy("bench/kvm-boot", &monitor)?;
         let mut list = String::new();
-        for (index, module) in debian.modules.iter().enumerate() {
+        for (index, module) in modules.iter().enumerate() {
             let inside = format!("/bench/{index}.ko");
             archive.copy(&inside, module)?;
             list.push_str(&inside);
@@ -328,7 +329,7 @@ impl Runner<'_> {
         let host_args = format!("{HOST_ARGS}{}", emulator_args(self.emulator));
         let start = Start {
             hypervisor: None,
-            kernel: &debian.kernel,
+            kernel: &debian.image(),
             kernel_args: &host_args,
             initrd: Some(&initrd),
             cpus: 1,
