@@ -332,6 +332,7 @@ fn run(
     }
 }
 
+#[cold]
 fn act_on_requests(vcpu: &'static Vcpu, local: &mut Local) {
     let bits = vcpu.shared.requests.swap(0, Ordering::SeqCst);
     if bits & request::TIMER != 0 {
@@ -429,6 +430,7 @@ fn timer_due(vcpu: &Vcpu, local: &mut Local) {
 
 /// Delivers an interrupt of the 8259 pair if it is this vCPU's and possible now. Returns whether
 /// one is waiting for a window.
+#[cold]
 fn pic_interrupt(vcpu: &Vcpu, local: &mut Local) -> bool {
     if !local.lapic.lint0_extint_enabled() || !vcpu.vm().pic_output() {
         return false;

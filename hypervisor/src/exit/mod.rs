@@ -127,6 +127,7 @@ fn control_register(vcpu: &Vcpu, local: &mut Local) -> Next {
 /// XCR0 as far as the policy allows: x87, SSE, AVX, AVX-512, PKRU.
 pub const XCR0_ALLOWED: u64 = 0b10_1110_0111;
 
+#[cold]
 fn xsetbv(local: &mut Local) -> Next {
     let g = &local.registers.gpr;
     let value = g[gpr::RDX] << 32 | g[gpr::RAX] & 0xffff_ffff;
@@ -153,6 +154,7 @@ fn xsetbv(local: &mut Local) -> Next {
 const VMCALL: [u8; 3] = [0x0f, 0x01, 0xc1];
 
 /// VMCALL of an unmodified guest is #UD where the processor has another instruction for it.
+#[cold]
 fn undefined_opcode(vcpu: &'static Vcpu, local: &mut Local) -> Next {
     let mut bytes = [0; fetch::LENGTH];
     let count = fetch::instruction(vcpu, local, &mut bytes);

@@ -180,6 +180,7 @@ fn is_mtrr_type(value: u8) -> bool {
     matches!(value, 0 | 1 | 4 | 5 | 6)
 }
 
+#[cold]
 fn move_tsc(vcpu: &Vcpu, local: &mut Local, offset: u64) {
     let change = offset.wrapping_sub(local.virt.tsc_offset());
     // A deadline is a value of the guest's TSC.
@@ -196,6 +197,7 @@ fn move_tsc(vcpu: &Vcpu, local: &mut Local, offset: u64) {
     run::deadline_changed(vcpu, local);
 }
 
+#[cold]
 fn write_efer(local: &mut Local, value: u64) -> Result<(), GpFault> {
     let control = local.virt.control();
     let allowed = efer::SCE | efer::LME | efer::LMA | efer::NXE;
