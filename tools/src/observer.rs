@@ -127,20 +127,6 @@ impl RingMemory for Part<'_> {
         let word = self.memory.word(self.start + offset as usize);
         word.store(value, Ordering::Release);
     }
-
-    fn read(&self, offset: u32, bytes: &mut [u8]) {
-        for (at, four) in (offset..).step_by(4).zip(bytes.chunks_mut(4)) {
-            four.copy_from_slice(&self.load(at).to_le_bytes()[..four.len()]);
-        }
-    }
-
-    fn write(&mut self, offset: u32, bytes: &[u8]) {
-        for (at, four) in (offset..).step_by(4).zip(bytes.chunks(4)) {
-            let mut word = [0; 4];
-            word[..four.len()].copy_from_slice(four);
-            self.store(at, u32::from_le_bytes(word));
-        }
-    }
 }
 
 /// What is wanted of the hypervisor.

@@ -27,10 +27,20 @@ pub trait RingMemory {
     fn load(&self, offset: u32) -> u32;
     /// Writes a word, after everything that was written before.
     fn store(&mut self, offset: u32, value: u32);
-    /// Copies bytes out.
-    fn read(&self, offset: u32, bytes: &mut [u8]);
-    /// Copies bytes in.
-    fn write(&mut self, offset: u32, bytes: &[u8]);
+    /// Copies bytes out, from the beginning of a word.
+    fn read(&self, offset: u32, bytes: &mut [u8]) {
+        for (at, piece) in (offset..).step_by(4).zip(bytes.chunks_mut(4)) {
+            piece.copy_from_slice(&self.load(at).to_le_bytes()[..piece.len()]);
+        }
+    }
+    /// Copies bytes in, to the beginning of a word. What is left of the last word becomes zero.
+    fn write(&mut self, offset: u32, bytes: &[u8]) {
+        for (at, piece) in (offset..).step_by(4).zip(bytes.chunks(4)) {
+            let mut word = [0; 4];
+            word[..piece.len()].copy_from_slice(piece);
+            self.store(at, u32::from_le_bytes(word));
+        }
+    }
 }
 
 /// Offsets of the words of [`SbufHeader`](acrn_abi::sbuf::SbufHeader) that change.
@@ -56,20 +66,12 @@ mod tests {
 
     impl RingMemory for Block {
         fn load(&self, offset: u32) -> u32 {
-            let mut bytes = [0; 4];
-            self.read(offset, &mut bytes);
-            u32::from_le_bytes(bytes)
+            let at = offset as usize;
+            u32::from_le_bytes(self.0[at..at + 4].try_into().unwrap())
         }
         fn store(&mut self, offset: u32, value: u32) {
-            self.write(offset, &value.to_le_bytes());
-        }
-        fn read(&self, offset: u32, bytes: &mut [u8]) {
             let at = offset as usize;
-            bytes.copy_from_slice(&self.0[at..at + bytes.len()]);
-        }
-        fn write(&mut self, offset: u32, bytes: &[u8]) {
-            let at = offset as usize;
-            self.0[at..at + bytes.len()].copy_from_slice(bytes);
+            self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
     }
 

@@ -47,15 +47,8 @@ impl RingMemory for Block {
         u32::from_le_bytes(self.0[at..at + 4].try_into().expect("four bytes"))
     }
     fn store(&mut self, offset: u32, value: u32) {
-        self.write(offset, &value.to_le_bytes());
-    }
-    fn read(&self, offset: u32, bytes: &mut [u8]) {
         let at = offset as usize;
-        bytes.copy_from_slice(&self.0[at..at + bytes.len()]);
-    }
-    fn write(&mut self, offset: u32, bytes: &[u8]) {
-        let at = offset as usize;
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
 }
 
