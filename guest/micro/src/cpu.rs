@@ -73,7 +73,8 @@ port!(inb outb, u8, "al");
 port!(inw outw, u16, "ax");
 port!(inl outl, u32, "eax");
 
-macro_rules! control {
+/// Reading and writing a control or debug register.
+macro_rules! register {
     ($read:ident, $write:ident, $name:literal) => {
         /// Reads the register.
         pub fn $read() -> u64 {
@@ -89,11 +90,17 @@ macro_rules! control {
         }
     };
 }
-control!(read_cr0, write_cr0, "cr0");
-control!(read_cr2, write_cr2, "cr2");
-control!(read_cr3, write_cr3, "cr3");
-control!(read_cr4, write_cr4, "cr4");
-control!(read_cr8, write_cr8, "cr8");
+register!(read_cr0, write_cr0, "cr0");
+register!(read_cr2, write_cr2, "cr2");
+register!(read_cr3, write_cr3, "cr3");
+register!(read_cr4, write_cr4, "cr4");
+register!(read_cr8, write_cr8, "cr8");
+register!(read_dr0, write_dr0, "dr0");
+register!(read_dr1, write_dr1, "dr1");
+register!(read_dr2, write_dr2, "dr2");
+register!(read_dr3, write_dr3, "dr3");
+register!(read_dr6, write_dr6, "dr6");
+register!(read_dr7, write_dr7, "dr7");
 
 /// XSETBV.
 pub fn xsetbv(index: u32, value: u64) {

@@ -16,6 +16,7 @@ mod report;
 mod apic;
 mod cpu;
 mod params;
+mod pci;
 mod runtime;
 mod smp;
 mod start;

@@ -1,35 +1,13 @@
 //! Exceptions that the hypervisor sees first: debug and alignment exceptions arrive as on a bare
 //! processor.
 
+use crate::cpu::{read_dr6, read_dr7, write_dr0, write_dr1, write_dr6, write_dr7};
 use crate::report::Test;
 use crate::trap::{Fault, RETURN_VECTOR, guarded, in_ring3};
 use core::arch::asm;
 
 const DEBUG: u8 = 1;
 const ALIGNMENT: u8 = 17;
-
-macro_rules! debug_register {
-    ($read:ident, $write:ident, $name:literal) => {
-        /// Reads the register.
-        pub fn $read() -> u64 {
-            let value;
-            // SAFETY: reads a register.
-            unsafe { asm!(concat!("mov {}, ", $name), out(reg) value, options(nostack)) };
-            value
-        }
-        /// Writes the register.
-        pub fn $write(value: u64) {
-            // SAFETY: the tests expect what follows.
-            unsafe { asm!(concat!("mov ", $name, ", {}"), in(reg) value, options(nostack)) };
-        }
-    };
-}
-debug_register!(read_dr0, write_dr0, "dr0");
-debug_register!(read_dr1, write_dr1, "dr1");
-debug_register!(read_dr2, write_dr2, "dr2");
-debug_register!(read_dr3, write_dr3, "dr3");
-debug_register!(read_dr6, write_dr6, "dr6");
-debug_register!(read_dr7, write_dr7, "dr7");
 
 const DR6_CLEAR: u64 = 0xffff_0ff0;
 const DR7_CLEAR: u64 = 0x400;

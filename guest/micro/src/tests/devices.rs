@@ -2,8 +2,8 @@
 
 use crate::apic::{self, IOAPIC_WINDOW};
 use crate::cpu::{self, inb};
-use crate::params;
 use crate::report::Test;
+use crate::{params, pci};
 use core::arch::asm;
 
 /// A pin without a device: the low half of its entry is a register to play with. Bit 12
@@ -272,9 +272,7 @@ pub(super) fn machine(t: &Test) {
     print!("arguments: {}\n", params::command_line());
     let mut count = 0;
     for device in 0..32 {
-        cpu::outl(0xcf8, 1 << 31 | device << 11);
-        let id = cpu::inl(0xcfc);
-        if id != u32::MAX {
+        if pci::read(device, 0) != u32::MAX {
             count += 1;
             print!("function 00:{device:02x}.0\n");
         }

@@ -6,7 +6,7 @@
 use super::addresses::hidden;
 use crate::report::Test;
 use crate::trap::count;
-use crate::{apic, cpu, params};
+use crate::{apic, cpu, params, pci};
 
 /// Vendor 0x1234, device 0x11e8.
 const ID: u32 = 0x11e8_1234;
@@ -40,16 +40,6 @@ struct Edu {
     registers: u64,
 }
 
-fn config(device: u32, register: u32) -> u32 {
-    cpu::outl(0xcf8, 1 << 31 | device << 11 | register);
-    cpu::inl(0xcfc)
-}
-
-fn set_config(device: u32, register: u32, value: u32) {
-    cpu::outl(0xcf8, 1 << 31 | device << 11 | register);
-    cpu::outl(0xcfc, value);
-}
-
 impl Edu {
     const RAISE: u64 = 0x60;
     const ACKNOWLEDGE: u64 = 0x64;
@@ -61,10 +51,10 @@ impl Edu {
     const TO_MEMORY: u32 = 2;
 
     fn find() -> Option<Self> {
-        let device = (0..32).find(|device| config(*device, 0) == ID)?;
-        let registers = u64::from(config(device, 0x10) & !0xf);
+        let device = (0..32).find(|device| pci::read(*device, 0) == ID)?;
+        let registers = u64::from(pci::read(device, 0x10) & !0xf);
         // Decodes memory, and may begin transfers.
-        set_config(device, 4, config(device, 4) | 6);
+        pci::write(device, 4, pci::read(device, 4) | 6);
         print!("edu: device {device:#x} at {registers:#x}\n");
         Some(Self { device, registers })
     }
@@ -87,19 +77,19 @@ impl Edu {
 
     /// Lets it interrupt by messages.
     fn enable_messages(&self) {
-        let mut at = config(self.device, 0x34) & 0xfc;
-        while at != 0 && config(self.device, at) & 0xff != 5 {
-            at = config(self.device, at) >> 8 & 0xfc;
+        let mut at = pci::read(self.device, 0x34) & 0xfc;
+        while at != 0 && pci::read(self.device, at) & 0xff != 5 {
+            at = pci::read(self.device, at) >> 8 & 0xfc;
         }
-        let control = config(self.device, at);
+        let control = pci::read(self.device, at);
         let data = if control & 1 << 23 != 0 {
             at + 12
         } else {
             at + 8
         };
-        set_config(self.device, at + 4, 0xfee0_0000 | apic::id() << 12);
-        set_config(self.device, data, VECTOR.into());
-        set_config(self.device, at, control | 1 << 16);
+        pci::write(self.device, at + 4, 0xfee0_0000 | apic::id() << 12);
+        pci::write(self.device, data, VECTOR.into());
+        pci::write(self.device, at, control | 1 << 16);
     }
 
     /// Raises its interrupt and takes it back.

@@ -1,6 +1,5 @@
 //! Two VMs on one CPU: neither sees or changes the other's registers.
 
-use super::debug;
 use super::vm::{UserVm, counter, word};
 use crate::cpu::{self, ms, rdmsr, wait_for, wrmsr};
 use crate::report::Test;
@@ -112,10 +111,10 @@ pub(super) fn registers(t: &Test) {
     for (n, index) in MSRS.into_iter().enumerate() {
         wrmsr(index, MARK + n as u64);
     }
-    debug::write_dr0(MARK);
-    debug::write_dr1(MARK + 1);
-    debug::write_dr2(MARK + 2);
-    debug::write_dr3(MARK + 3);
+    cpu::write_dr0(MARK);
+    cpu::write_dr1(MARK + 1);
+    cpu::write_dr2(MARK + 2);
+    cpu::write_dr3(MARK + 3);
     // A full stack of the x87 and a control word that is nobody's default.
     let control = 0x27fu16;
     // SAFETY: CR2, x87 and XMM15 are nobody else's here.
@@ -145,10 +144,10 @@ pub(super) fn registers(t: &Test) {
     expect!(t, found == PI, "x87 holds {found}");
     expect!(t, word_found == control, "x87 control {word_found:#x}");
     let got = [
-        debug::read_dr0(),
-        debug::read_dr1(),
-        debug::read_dr2(),
-        debug::read_dr3(),
+        cpu::read_dr0(),
+        cpu::read_dr1(),
+        cpu::read_dr2(),
+        cpu::read_dr3(),
     ];
     let wanted = [MARK, MARK + 1, MARK + 2, MARK + 3];
     expect!(t, got == wanted, "DR0 to DR3 are {got:x?}");

@@ -8,7 +8,7 @@ use super::vm::{UserVm, counter, failed};
 use crate::cpu::{self, ms, rdtsc, wait_for};
 use crate::report::Test;
 use crate::trap::count;
-use crate::{apic, params};
+use crate::{apic, params, pci};
 use acrn_abi::guest_map::{IVSHMEM_ID, PCI_UART_ID};
 use acrn_abi::hypercall::{Errno, HypercallId as Id, Vdev};
 use core::arch::global_asm;
@@ -141,30 +141,20 @@ fn store_byte(address: u64, value: u8) {
     unsafe { (address as *mut u8).write_volatile(value) }
 }
 
-fn config_read(device: u32, register: u32) -> u32 {
-    cpu::outl(0xcf8, 1 << 31 | device << 11 | register);
-    cpu::inl(0xcfc)
-}
-
-fn config_write(device: u32, register: u32, value: u32) {
-    cpu::outl(0xcf8, 1 << 31 | device << 11 | register);
-    cpu::outl(0xcfc, value);
-}
-
 /// The device on bus 0 with these ids.
 fn find(id: (u16, u16)) -> Option<u32> {
     let wanted = u32::from(id.1) << 16 | u32::from(id.0);
-    (0..32).find(|device| config_read(*device, 0) == wanted)
+    (0..32).find(|device| pci::read(*device, 0) == wanted)
 }
 
 /// Gives a function its BARs, and its first interrupt this vector.
 fn enable(device: u32, bars: [u64; 3], vector: u8) {
     for (index, at) in (0u32..).zip(bars) {
-        config_write(device, 0x10 + 4 * index, at as u32);
+        pci::write(device, 0x10 + 4 * index, at as u32);
     }
-    config_write(device, 0x1c, 0);
-    config_write(device, 4, 6);
-    config_write(device, 0x40, 1 << 31);
+    pci::write(device, 0x1c, 0);
+    pci::write(device, 4, 6);
+    pci::write(device, 0x40, 1 << 31);
     let table = bars[1];
     store(table, 0xfee0_0000 | apic::id() << 12);
     store(table + 4, 0);
@@ -405,21 +395,21 @@ fn misplaced(t: &Test, device: u32) {
     let places = hidden().map(|range| range.start);
     for at in core::iter::once(own).chain(places) {
         store(own, 0x2468);
-        config_write(device, 0x18, at as u32);
-        let command = config_read(device, 4) & 2;
+        pci::write(device, 0x18, at as u32);
+        let command = pci::read(device, 4) & 2;
         expect!(t, command == 0, "it decodes memory at {at:#x}");
         expect!(t, load(own) == 0x2468, "own memory is hidden");
     }
-    config_write(device, 0x18, MEMORY as u32);
-    config_write(device, 4, 6);
+    pci::write(device, 0x18, MEMORY as u32);
+    pci::write(device, 4, 6);
     let last = load(MEMORY + SIZE - 4);
     expect!(t, last == 0x1357_9bdf, "the memory does not come back");
     // Elsewhere, where it is the machine's address space before and after.
-    config_write(device, 0x18, 0xd040_0000);
+    pci::write(device, 0x18, 0xd040_0000);
     let moved = load(0xd040_0000 + SIZE - 4);
     expect!(t, moved == 0x1357_9bdf, "the memory does not move");
     expect!(t, load(MEMORY + SIZE - 4) != 0x1357_9bdf, "it stays behind");
-    config_write(device, 0x18, MEMORY as u32);
+    pci::write(device, 0x18, MEMORY as u32);
 }
 
 /// Any configuration, and accesses of any width to all registers. What is in the MSI-X table stays: it
@@ -429,7 +419,7 @@ fn hostile(t: &Test, devices: [u32; 2]) {
     for _ in 0..5000 {
         let device = devices[random.below(2) as usize];
         let (register, value) = (random.below(0x80) as u32, random.value());
-        cpu::outl(0xcf8, 1 << 31 | device << 11 | register & !3);
+        pci::select(device, register & !3);
         match random.below(6) {
             0 => cpu::outb(0xcfc + (register & 3) as u16, value as u8),
             1 => cpu::outw(0xcfc + (register & 2) as u16, value as u16),

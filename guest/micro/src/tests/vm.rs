@@ -562,6 +562,19 @@ pub(super) fn read_only(t: &Test) {
     cpu::disable_interrupts();
 }
 
+/// The VM asks for power-off, and ends.
+fn expect_power_off(t: &Test, vm: &UserVm) {
+    let wanted = port(DIRECTION_WRITE, 0x404, 2, 5 << 10 | 1 << 13);
+    let got = request();
+    expect!(
+        t,
+        got.as_ref() == Some(&wanted),
+        "{got:x?} instead of {wanted:x?}"
+    );
+    vm.answer(0);
+    expect!(t, vm.destroy() == 0, "DESTROY_VM");
+}
+
 /// A User VM that cannot go on asks its Device Model to be switched off.
 pub(super) fn fault(t: &Test) {
     cpu::enable_interrupts();
@@ -569,15 +582,7 @@ pub(super) fn fault(t: &Test) {
         match UserVm::prepared(b"fault", cpus, CALLER) {
             Ok(vm) => {
                 expect!(t, vm.start() == 0, "START_VM");
-                let wanted = port(DIRECTION_WRITE, 0x404, 2, 5 << 10 | 1 << 13);
-                let got = request();
-                expect!(
-                    t,
-                    got.as_ref() == Some(&wanted),
-                    "{got:x?} instead of {wanted:x?}"
-                );
-                vm.answer(0);
-                expect!(t, vm.destroy() == 0, "DESTROY_VM");
+                expect_power_off(t, &vm);
             }
             Err(result) => expect!(t, false, "preparing the VM: {result}"),
         }
@@ -596,15 +601,7 @@ pub(super) fn refused(t: &Test) {
             let result = vm.set_pae_paging(CODE as u64, POINTERS as u64);
             expect!(t, result == 0, "SET_VCPU_REGS: {result}");
             expect!(t, vm.start() == 0, "START_VM");
-            let wanted = port(DIRECTION_WRITE, 0x404, 2, 5 << 10 | 1 << 13);
-            let got = request();
-            expect!(
-                t,
-                got.as_ref() == Some(&wanted),
-                "{got:x?} instead of {wanted:x?}"
-            );
-            vm.answer(0);
-            expect!(t, vm.destroy() == 0, "DESTROY_VM");
+            expect_power_off(t, &vm);
         }
         Err(result) => expect!(t, false, "preparing the VM: {result}"),
     }
