@@ -36,7 +36,11 @@ const CONTRAST: &str = r#"(() => {
         const [red, green, blue] = canvas.getImageData(0, 0, 1, 1).data;
         return 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
     };
-    const named = (name) => light(getComputedStyle(document.documentElement).getPropertyValue(name));
+    const probe = document.body.appendChild(document.createElement("span"));
+    const named = (name) => {
+        probe.style.color = `var(${name})`;
+        return light(getComputedStyle(probe).color);
+    };
     const contrast = (one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
     const bars = [...document.querySelectorAll(".picture rect[class^=vm-]")].map((bar) => light(getComputedStyle(bar).fill));
     const pairs = [["--ink", "--ground"], ["--ink", "--panel"], ["--quiet", "--panel"], ["--quiet", "--sunken"],
