@@ -11,7 +11,6 @@ use super::options::{OptionList, refuse};
 use super::queue::DeviceQueue;
 use super::worker::{Poll, Stop, Worker};
 use crate::pci::DeviceError;
-use std::os::fd::AsRawFd;
 
 const NAME: &str = "virtio-rnd";
 /// Most bytes that one request gets.
@@ -77,11 +76,8 @@ impl VirtioDevice for Rng {
 }
 
 fn serve(mut queue: DeviceQueue, stop: &Stop) {
-    let polling =
-        Poll::new(stop).and_then(|poll| poll.add(queue.kick().as_raw_fd(), 0).map(|()| poll));
-    let mut poll = match polling {
-        Ok(poll) => poll,
-        Err(error) => return log::error!("{NAME}: no event polling: {error}"),
+    let Some(mut poll) = Poll::of_queues(NAME, stop, &[&queue]) else {
+        return;
     };
     let mut chain = queue.new_chain();
     loop {

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
+use super::queue::DeviceQueue;
 use crate::pci::{DeviceError, EventFd};
 use crate::run::sandbox;
 
@@ -97,6 +98,20 @@ impl Poll {
         };
         poll.add(stop.event.as_raw_fd(), STOP)?;
         Ok(poll)
+    }
+
+    /// Watches each of `queues` for kicks, reported as its place. `None` when the host refuses, which the log
+    /// says on behalf of `device`.
+    pub fn of_queues(device: &str, stop: &Stop, queues: &[&DeviceQueue]) -> Option<Self> {
+        let watch = || {
+            let poll = Self::new(stop)?;
+            for (token, queue) in (0..).zip(queues) {
+                poll.add(queue.kick().as_raw_fd(), token)?;
+            }
+            Ok(poll)
+        };
+        let refused = |error: io::Error| log::error!("{device}: no event polling: {error}");
+        watch().map_err(refused).ok()
     }
 
     /// Watches `fd` for data to read, reported as `token`.

@@ -22,7 +22,7 @@ use crate::virtio::chain::{Chain, RingError};
 use crate::virtio::queue::DeviceQueue;
 use crate::virtio::worker::{Poll, Stop};
 
-const KICK: u64 = 0;
+/// Token of completions; the queue has 0.
 const DONE: u64 = 1;
 
 /// What all queues of a disk share.
@@ -56,7 +56,7 @@ pub fn probe_uring() -> io::Result<()> {
 
 /// Serves `queue` until told to stop, with at most one request at a time.
 pub fn serve_in_turn(mut queue: DeviceQueue, shared: &Shared, stop: &Stop) {
-    let Some(mut poll) = new_poll(stop, &queue) else {
+    let Some(mut poll) = Poll::of_queues(NAME, stop, &[&queue]) else {
         return;
     };
     let mut chain = queue.new_chain();
@@ -102,15 +102,6 @@ fn parse(
             None
         }
     }
-}
-
-fn new_poll(stop: &Stop, queue: &DeviceQueue) -> Option<Poll> {
-    let poll = Poll::new(stop).and_then(|poll| {
-        poll.add(queue.kick().as_raw_fd(), KICK)?;
-        Ok(poll)
-    });
-    poll.map_err(|error| log::error!("{NAME}: no event polling: {error}"))
-        .ok()
 }
 
 /// A request under way.
@@ -177,7 +168,7 @@ impl UringQueue {
     /// Serves the queue until told to stop, and returns when the kernel has finished all
     /// requests.
     pub fn serve(mut self, stop: &Stop) {
-        let Some(mut poll) = new_poll(stop, &self.queue) else {
+        let Some(mut poll) = Poll::of_queues(NAME, stop, &[&self.queue]) else {
             return;
         };
         if poll.add(self.done.as_raw_fd(), DONE).is_err() {

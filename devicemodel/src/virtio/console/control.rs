@@ -5,7 +5,6 @@
 //! is connected to a back end is not reported: what nobody reads is dropped.
 
 use std::collections::VecDeque;
-use std::os::fd::AsRawFd;
 
 use super::options::NAME;
 use crate::virtio::chain::Chain;
@@ -62,14 +61,9 @@ impl Control {
 
     /// Answers messages until told to stop.
     pub(super) fn serve(&mut self, stop: &Stop) {
-        let polling = Poll::new(stop).and_then(|poll| {
-            poll.add(self.to_guest.kick().as_raw_fd(), 0)?;
-            poll.add(self.from_guest.kick().as_raw_fd(), 1)?;
-            Ok(poll)
-        });
-        let mut poll = match polling {
-            Ok(poll) => poll,
-            Err(error) => return log::error!("{NAME}: no event polling: {error}"),
+        let queues = [&self.to_guest, &self.from_guest];
+        let Some(mut poll) = Poll::of_queues(NAME, stop, &queues) else {
+            return;
         };
         let mut incoming = self.from_guest.new_chain();
         let mut outgoing = self.to_guest.new_chain();

@@ -1,6 +1,5 @@
 //! The control queue: number of queue pairs, offloads (virtio 1.2, 5.1.6.5).
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_net::{
@@ -32,11 +31,8 @@ pub struct Control {
 impl Control {
     /// Carries out commands until told to stop.
     pub fn serve(&self, mut queue: DeviceQueue, stop: &Stop) {
-        let polling =
-            Poll::new(stop).and_then(|poll| poll.add(queue.kick().as_raw_fd(), 0).map(|()| poll));
-        let mut poll = match polling {
-            Ok(poll) => poll,
-            Err(error) => return log::error!("{NAME}: no event polling: {error}"),
+        let Some(mut poll) = Poll::of_queues(NAME, stop, &[&queue]) else {
+            return;
         };
         let mut chain = queue.new_chain();
         loop {

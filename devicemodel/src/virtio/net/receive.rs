@@ -15,7 +15,7 @@ use crate::virtio::guest_io;
 use crate::virtio::queue::DeviceQueue;
 use crate::virtio::worker::{Poll, Stop};
 
-const KICK: u64 = 0;
+/// Token of packets; the queue has 0.
 const PACKET: u64 = 1;
 /// Packets between two looks at everything else.
 const BATCH: usize = 64;
@@ -64,15 +64,12 @@ impl Receiver {
 
     /// Moves packets from `link` until told to stop.
     pub fn serve(mut self, link: BorrowedFd<'_>, stop: &Stop) {
-        let polling = Poll::new(stop).and_then(|poll| {
-            poll.add(self.queue.kick().as_raw_fd(), KICK)?;
-            poll.add_edge(link.as_raw_fd(), PACKET)?;
-            Ok(poll)
-        });
-        let mut poll = match polling {
-            Ok(poll) => poll,
-            Err(error) => return log::error!("{NAME}: no event polling: {error}"),
+        let Some(mut poll) = Poll::of_queues(NAME, stop, &[&self.queue]) else {
+            return;
         };
+        if let Err(error) = poll.add_edge(link.as_raw_fd(), PACKET) {
+            return log::error!("{NAME}: the network cannot be watched: {error}");
+        }
         let mut packets_wait = true;
         loop {
             self.queue.clear_kick();

@@ -1,7 +1,7 @@
 //! Packets from the guest to the host.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use super::HEADER;
 use super::options::NAME;
@@ -17,11 +17,8 @@ const BATCH: usize = 64;
 /// Sends what the guest puts into `queue` to `link`, until told to stop. A packet that the
 /// host does not take is lost, as on any network.
 pub fn serve(mut queue: DeviceQueue, link: BorrowedFd<'_>, stop: &Stop) {
-    let polling =
-        Poll::new(stop).and_then(|poll| poll.add(queue.kick().as_raw_fd(), 0).map(|()| poll));
-    let mut poll = match polling {
-        Ok(poll) => poll,
-        Err(error) => return log::error!("{NAME}: no event polling: {error}"),
+    let Some(mut poll) = Poll::of_queues(NAME, stop, &[&queue]) else {
+        return;
     };
     let mut chain = queue.new_chain();
     loop {
