@@ -5,6 +5,7 @@ use crate::scenario::{Provider, Vm};
 use crate::{Board, Scenario};
 use acrn_abi::Bdf;
 use acrn_config_blob::{DeviceKind, LoadOrder, PciDevice, Vuart, VuartKind};
+use core::fmt::Display;
 
 /// The places of a VM's bus 0: which there are, and which are taken.
 #[derive(Clone, Debug)]
@@ -164,6 +165,11 @@ impl Placing<'_> {
         self.slots.take(wished, from).ok_or_else(none)
     }
 
+    fn note(&mut self, what: &'static str, which: impl Display, vbdf: Bdf, why: &str) {
+        let value = format!("{which} at {vbdf}");
+        self.notes.add(&self.vm.name, what, value, why);
+    }
+
     fn physical(&mut self, board: &Board) -> Result<(), AllocError> {
         let functions = board.pci_functions();
         for device in &self.vm.pci_devs.list {
@@ -180,15 +186,9 @@ impl Placing<'_> {
                 true => "drivers look for graphics there",
                 false => "first free place",
             };
-            self.notes.add(
-                &self.vm.name,
-                "PCI device",
-                format!("{} at {vbdf}", device.bdf),
-                why,
-            );
-            let kind = DeviceKind::PassThrough;
+            self.note("PCI device", device.bdf, vbdf, why);
             self.devices.push(PciDevice {
-                kind,
+                kind: DeviceKind::PassThrough,
                 vbdf,
                 pbdf: device.bdf,
                 ..PciDevice::default()
@@ -211,9 +211,8 @@ impl Placing<'_> {
             vbdf.to_string(),
             "Precision Time Measurement",
         );
-        let kind = DeviceKind::RootPort;
         self.devices.push(PciDevice {
-            kind,
+            kind: DeviceKind::RootPort,
             vbdf,
             number: bus.into(),
             ..PciDevice::default()
@@ -231,20 +230,13 @@ impl Placing<'_> {
                 Some(named) => named,
                 None => self.take(None, SHARED_MEMORY_FROM)?,
             };
-            let why = if member.vbdf.is_some() {
-                "the scenario says so"
-            } else {
-                "first free place from 00:08.0 on"
+            let why = match member.vbdf {
+                Some(_) => "the scenario says so",
+                None => "first free place from 00:08.0 on",
             };
-            self.notes.add(
-                &self.vm.name,
-                "shared memory",
-                format!("{} at {vbdf}", region.name),
-                why,
-            );
-            let kind = DeviceKind::SharedMemory;
+            self.note("shared memory", &region.name, vbdf, why);
             self.devices.push(PciDevice {
-                kind,
+                kind: DeviceKind::SharedMemory,
                 vbdf,
                 number,
                 ..PciDevice::default()
@@ -262,13 +254,12 @@ impl Placing<'_> {
             if !named {
                 vuart.vbdf = self.take(None, VUART_FROM)?;
             }
-            let why = if named {
-                "the scenario says so"
-            } else {
-                "first free place from 00:10.0 on"
+            let why = match named {
+                true => "the scenario says so",
+                false => "first free place from 00:10.0 on",
             };
-            let value = format!("vUART {} at {}", vuart.number, vuart.vbdf);
-            self.notes.add(&self.vm.name, "serial card", value, why);
+            let name = format!("vUART {}", vuart.number);
+            self.note("serial card", name, vuart.vbdf, why);
             let (kind, vbdf, number) = (DeviceKind::Vuart, vuart.vbdf, vuart.number);
             self.devices.push(PciDevice {
                 kind,

@@ -109,11 +109,8 @@ const fn warning(
     check: fn(&Context<'_>, &mut Hits),
 ) -> Rule {
     Rule {
-        id,
         severity: Severity::Warning,
-        text,
-        remedy,
-        check,
+        ..error(id, text, remedy, check)
     }
 }
 
