@@ -227,10 +227,9 @@ fn end(vcpu: &Vcpu, local: &mut Local, request: u32, submit: impl FnOnce() -> Ne
 /// Tells the Device Model that the VM wants to be reset, as a guest's write to the reset control
 /// register would.
 pub fn reset(vcpu: &Vcpu, local: &mut Local) -> Next {
-    const RESET_CONTROL: u16 = 0xcf9;
     const FULL_RESET: u32 = 0xe;
     end(vcpu, local, request::RESET, || {
-        submit_port(vcpu, RESET_CONTROL, 1, Some(FULL_RESET))
+        submit_port(vcpu, guest_map::PORT_RESET_CONTROL, 1, Some(FULL_RESET))
     })
 }
 

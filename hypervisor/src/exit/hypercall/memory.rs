@@ -3,8 +3,9 @@
 //!
 //! A page must be the Service VM's own, mapped there, and lent to nobody. It stays mapped in the
 //! Service VM, whose Device Model works on it. Memory without the right to execute is data that Device
-//! Models may share between their VMs: it can be lent so to several of them, and to none in another way. Registers of devices are nobody's to lend: by DMA
-//! they would give a User VM all that their device reaches.
+//! Models may share between their VMs: it can be lent so to several of them, and to none in another
+//! way. Registers of devices are nobody's to lend: by DMA they would give a User VM all that their
+//! device reaches.
 
 use super::{Refusal, read, slot};
 use crate::memory::{self, OWNERS};
