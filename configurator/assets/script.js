@@ -36,21 +36,20 @@ function place() {
   const active = document.activeElement;
   if (!active || !active.id) return null;
   const isText = active.matches("textarea, input[type=text]");
-  return { id: active.id, text: isText && { value: active.value, start: active.selectionStart, end: active.selectionEnd } };
+  return { id: active.id, text: isText && { start: active.selectionStart, end: active.selectionEnd } };
 }
 
 function restore(place) {
   const active = place && byId(place.id);
   if (!active || active === document.activeElement) return;
   active.focus({ preventScroll: true });
-  if (place.text && active.setSelectionRange) {
-    if (active === pending.input) active.value = place.text.value;
-    active.setSelectionRange(place.text.start, place.text.end);
-  }
+  if (place.text && active.setSelectionRange) active.setSelectionRange(place.text.start, place.text.end);
 }
 
 function show(answer) {
   const before = place();
+  // Browsers tell of a change when they take a part away in which somebody writes: that sends what is pending.
+  const { id: written, text } = pending;
   const unfolded = [...document.querySelectorAll("details[open][id]")].map((details) => details.id);
   const isElsewhere = answer.page !== editor.dataset.page;
   for (const [id, html] of Object.entries(answer.parts)) {
@@ -60,6 +59,8 @@ function show(answer) {
   }
   editor.dataset.page = answer.page;
   for (const id of unfolded) byId(id)?.setAttribute("open", "");
+  const writing = written && byId(written);
+  if (writing) writing.value = text;
   if (isElsewhere) {
     history.pushState(null, "", `/d/${editor.dataset.document}/${answer.page}`);
     window.scrollTo(0, 0);
@@ -74,32 +75,45 @@ const shown = {};
 
 // ---- Edits
 
-const pending = { input: null, timer: 0 };
+// What was typed and is not sent yet.
+const pending = { id: "", text: "", timer: 0 };
+// How many requests there were, and the newest answer. Those that others will follow are not shown: they have texts of
+// before what was typed since.
+let requests = 0;
+let answer = null;
 
 function request(action, body) {
-  return queue(async () => show(await send(`/d/${editor.dataset.document}/${action}`, { page: editor.dataset.page, ...body })));
+  const number = ++requests;
+  return queue(async () => {
+    try {
+      answer = await send(`/d/${editor.dataset.document}/${action}`, { page: editor.dataset.page, ...body });
+    } finally {
+      if (answer && (number === requests || answer.page !== editor.dataset.page)) show(answer);
+    }
+  });
 }
 
 const edit = (edit, typing = false) => request("edit", { edit, typing });
 
-function setTo(input, typing) {
+function setTo(input) {
   const text = input.type === "checkbox" ? (input.checked ? "y" : "n") : input.value;
-  return edit({ do: "set", path: input.dataset.set, text }, typing);
+  return edit({ do: "set", path: input.dataset.set, text });
 }
 
-// What is typed is sent when the fingers rest.
+// What is typed is sent when the fingers rest, or go elsewhere.
 function typed(input) {
+  if (input.id !== pending.id) flush();
   clearTimeout(pending.timer);
-  pending.input = input;
+  pending.id = input.id;
+  pending.text = input.value;
   pending.timer = setTimeout(flush, 200);
 }
 
 function flush() {
   clearTimeout(pending.timer);
-  const input = pending.input;
-  if (!input) return;
-  setTo(byId(input.id) || input, true);
-  pending.input = null;
+  const { id, text } = pending;
+  pending.id = "";
+  if (id) edit({ do: "set", path: id, text }, true);
 }
 
 const isTyped = (target) => target.matches("textarea[data-set], input[type=text][data-set]");
@@ -111,7 +125,7 @@ function listen() {
   document.addEventListener("change", (event) => {
     const target = event.target;
     if (isTyped(target)) flush();
-    else if (target.dataset.set) setTo(target, false);
+    else if (target.dataset.set) setTo(target);
     else if (target.dataset.toggle) edit({ ...JSON.parse(target.dataset.toggle), on: target.checked });
   });
   document.addEventListener("click", (event) => {

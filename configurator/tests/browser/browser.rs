@@ -83,6 +83,14 @@ impl Browser {
         browser
     }
 
+    /// From the start page to a new configuration, of a board file and a preset.
+    pub async fn configure(&self, board: &Path, preset: &str) {
+        self.put("#new-board", &board.display().to_string()).await;
+        self.click_on(&format!("input[value={preset}]")).await;
+        self.click_on("#new button").await;
+        self.wait("document.getElementById('editor')").await;
+    }
+
     /// Goes to a page.
     pub async fn go(&self, path: &str) {
         let url = format!("{}{path}?token={}", self.base, self.token);
@@ -157,13 +165,16 @@ impl Browser {
             .expect("it can be clicked");
     }
 
-    /// Types into what has an id, instead of what is there.
+    /// Types into what has an id, instead of what is there. It may be folded away.
     pub async fn fill(&self, id: &str, text: &str) {
-        let id = json!(id);
-        self.value(&format!(
-            "(document.getElementById({id}).focus(), document.getElementById({id}).select())"
-        ))
-        .await;
+        let select = "(field) => { field.closest('details:not([open])')?.setAttribute('open', ''); field.focus(); \
+                      field.select(); return document.activeElement === field; }";
+        let is_there = format!("({select})(document.getElementById({}))", json!(id));
+        assert_eq!(
+            self.value(&is_there).await,
+            true,
+            "{id} cannot be typed into"
+        );
         self.press(text).await;
     }
 

@@ -9,12 +9,8 @@ const SIZE: (u32, u32) = (1280, 900);
 
 /// A new configuration on QEMU's board.
 async fn new(browser: &Browser, preset: &str) {
-    browser
-        .put("#new-board", &data("qemu/board.xml").display().to_string())
-        .await;
-    browser.click_on(&format!("input[value={preset}]")).await;
-    browser.click_on("#new button").await;
-    browser.wait("document.getElementById('editor')").await;
+    let board = data("qemu/board.xml");
+    browser.configure(&board, preset).await;
 }
 
 #[tokio::test]
@@ -151,6 +147,35 @@ async fn edits_are_undone_and_done_again() {
     browser
         .wait("document.querySelectorAll('#nav .entry .swatch').length === 5")
         .await;
+}
+
+#[tokio::test]
+async fn what_is_typed_while_an_answer_comes_is_kept() {
+    let browser = Browser::start(SIZE, None).await;
+    new(&browser, "shared").await;
+    browser.go("/d/1/vm-1").await;
+    let words = "-k /data/bzImage -B \"root=/dev/vda rw console=ttyS0 one two three four five\"";
+    for (size, name) in [("1024", "One"), ("256", "Two"), ("768", "Three")] {
+        browser.fill("vm[2]/memory/size", size).await;
+        browser.fill("vm[2]/name", name).await;
+        browser.fill("vm[2]/customized_parameters", words).await;
+    }
+    for (field, wanted) in [
+        ("memory/size", "768"),
+        ("name", "Three"),
+        ("customized_parameters", words),
+    ] {
+        let value = format!("document.getElementById('vm[2]/{field}').value");
+        assert_eq!(browser.text(&value).await, wanted);
+    }
+    browser.click("save").await;
+    browser
+        .wait("document.getElementById('message').textContent.startsWith('Saved')")
+        .await;
+    let saved = fs::read_to_string(browser.home.path().join("acrn/shared/shared.xml")).unwrap();
+    for wanted in ["<size>768</size>", "<name>Three</name>", "three four five"] {
+        assert!(saved.contains(wanted), "no {wanted} in:\n{saved}");
+    }
 }
 
 /// As ACRN 2.x wrote them.

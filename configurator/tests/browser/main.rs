@@ -6,3 +6,4 @@ mod keyboard;
 mod looks;
 mod process;
 mod screenshots;
+mod target;
