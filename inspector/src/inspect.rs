@@ -7,7 +7,7 @@ use crate::host::{Gap, Host};
 use crate::tables::{DIRECTORY, Drhd};
 use crate::texts::{Facts, texts};
 use crate::xml::with;
-use crate::{cache, classes, cpu, memory, namespace, pci, tables};
+use crate::{cache, classes, cpu, ivrs, memory, namespace, pci, tables};
 
 const XML: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n";
 
@@ -20,8 +20,24 @@ pub struct Inspection {
     pub text: String,
     /// What could not be read.
     pub gaps: Vec<Gap>,
-    /// IOMMUs of Intel's.
-    pub iommus: Vec<Drhd>,
+    /// IOMMUs.
+    pub iommus: Iommus,
+}
+
+/// IOMMUs, of which a machine has one vendor's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Iommus {
+    /// Intel's.
+    pub intel: Vec<Drhd>,
+    /// AMD's.
+    pub amd: Vec<ivrs::Unit>,
+}
+
+impl Iommus {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.intel.len() + self.amd.len()
+    }
 }
 
 /// Inspects a machine, which the board file will call `name`, with disk images in these folders.
@@ -69,16 +85,18 @@ pub fn inspect(host: &Host, name: &str, images: &[String]) -> Inspection {
     }
 }
 
-fn iommus(host: &Host) -> Vec<Drhd> {
-    match host.bytes(&format!("{DIRECTORY}/DMAR")) {
-        Ok(dmar) => tables::iommus(&dmar),
-        Err(error) => {
-            if !host.exists(&format!("{DIRECTORY}/IVRS")) {
-                let meaning = "without an IOMMU, no device can be passed to a VM safely: switch VT-d \
-                               or the IOMMU on in the firmware's settings";
-                host.gap("IOMMU", &error.to_string(), meaning);
-            }
-            Vec::new()
+fn iommus(host: &Host) -> Iommus {
+    let table = |name: &str| host.bytes(&format!("{DIRECTORY}/{name}"));
+    match (table("DMAR"), table("IVRS")) {
+        (Err(error), Err(_)) => {
+            let meaning = "without an IOMMU, no device can be passed to a VM safely: switch VT-d or the \
+                           IOMMU on in the firmware's settings";
+            host.gap("IOMMU", &error.to_string(), meaning);
+            Iommus::default()
         }
+        (dmar, ivrs) => Iommus {
+            intel: tables::iommus(&dmar.unwrap_or_default()),
+            amd: ivrs::units(&ivrs.unwrap_or_default()),
+        },
     }
 }

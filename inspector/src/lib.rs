@@ -5,7 +5,7 @@
 //! cannot be read, with the reason and what it means, so that a machine which hides something gets a
 //! board file all the same.
 //!
-//! [`inspect`] collects: [`cpu`], [`cache`], [`memory`], [`tables`] and [`namespace`] of ACPI, [`pci`],
+//! [`inspect`] collects: [`cpu`], [`cache`], [`memory`], [`tables`], [`ivrs`] and [`namespace`] of ACPI, [`pci`],
 //! [`classes`] of devices, and the texts of the format's older half in [`texts`]. [`doctor`] judges.
 
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ pub mod cpuid;
 pub mod doctor;
 pub mod host;
 pub mod inspect;
+pub mod ivrs;
 pub mod memory;
 pub mod namespace;
 pub mod pci;

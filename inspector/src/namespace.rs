@@ -7,6 +7,8 @@ use crate::host::Host;
 use crate::tables::DIRECTORY;
 use crate::xml::{add, leaf, with};
 
+/// Where Linux shows devices.
+const LINUX: &str = "/sys/bus/acpi/devices";
 /// Length of a table's header.
 const HEADER: usize = 36;
 
@@ -30,8 +32,43 @@ pub struct Namespace {
     pub sleep: [Option<(u64, u64)>; 2],
 }
 
-/// Reads the main table and those that add to it.
+/// What the tables declare, and devices that exist under conditions or have computed ids, as far as Linux, which has
+/// executed the tables, shows them.
 pub fn read(host: &Host) -> Namespace {
+    let mut namespace = declared(host);
+    for found in executed(host) {
+        let devices = &mut namespace.devices;
+        match devices.binary_search_by(|device| device.path.cmp(&found.path)) {
+            Ok(index) => {
+                let device = &mut devices[index];
+                device.hid = device.hid.take().or(found.hid);
+                device.uid = device.uid.take().or(found.uid);
+            }
+            Err(index) => devices.insert(index, found),
+        }
+    }
+    namespace
+}
+
+/// Devices that Linux has found to be there.
+fn executed(host: &Host) -> Vec<AcpiDevice> {
+    let device = |name: String| {
+        let text = |file: &str| host.text(&format!("{LINUX}/{name}/{file}"));
+        let hid = text("hid")?;
+        // Linux's own names are for what has none.
+        let is_there = !hid.starts_with("LNX") && text("status").is_none_or(|status| status != "0");
+        let path = text("path").filter(|path| path.starts_with('\\'))?;
+        is_there.then(|| AcpiDevice {
+            path,
+            hid: Some(hid),
+            uid: text("uid"),
+        })
+    };
+    host.names(LINUX).into_iter().filter_map(device).collect()
+}
+
+/// Reads the main table and those that add to it.
+fn declared(host: &Host) -> Namespace {
     let meaning = "ACPI devices and sleep states are missing in the board file; the rest is complete; run as \
                    root";
     let Some(dsdt) = host.wanted(&format!("{DIRECTORY}/DSDT"), meaning) else {
@@ -163,6 +200,56 @@ mod tests {
         assert_eq!(namespace.devices[1].uid.as_deref(), Some("1"));
         assert_eq!(elements(&namespace).len(), 1);
         assert!(host.gaps()[0].what.contains("SSDT1"), "{:?}", host.gaps());
+    }
+
+    #[test]
+    fn what_linux_has_found_completes_what_tables_declare() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, files: &[(&str, &str)]| {
+            let directory = folder.path().join("sys/bus/acpi/devices").join(name);
+            std::fs::create_dir_all(&directory).unwrap();
+            for (file, text) in files {
+                std::fs::write(directory.join(file), format!("{text}\n")).unwrap();
+            }
+        };
+        let tables = folder.path().join("sys/firmware/acpi/tables");
+        std::fs::create_dir_all(&tables).unwrap();
+        let device = b"\x5b\x82\x05COM1";
+        std::fs::write(tables.join("DSDT"), [&[0; HEADER][..], device].concat()).unwrap();
+        let com = [("path", r"\COM1"), ("hid", "PNP0501"), ("uid", "2")];
+        put("PNP0501:00", &com);
+        put(
+            "MSFT0101:00",
+            &[
+                ("path", r"\_SB_.TPM_"),
+                ("hid", "MSFT0101"),
+                ("status", "15"),
+            ],
+        );
+        put(
+            "INT33A1:00",
+            &[("path", r"\_SB_.PEPD"), ("hid", "INT33A1"), ("status", "0")],
+        );
+        put("LNXSYBUS:00", &[("path", r"\_SB_"), ("hid", "LNXSYBUS")]);
+        put("device:00", &[("path", r"\_SB_.PCI0.GFX0")]);
+        let found = read(&Host::new(folder.path())).devices;
+        let found: Vec<(&str, Option<&str>, Option<&str>)> = found
+            .iter()
+            .map(|device| {
+                (
+                    device.path.as_str(),
+                    device.hid.as_deref(),
+                    device.uid.as_deref(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (r"\COM1", Some("PNP0501"), Some("2")),
+                (r"\_SB_.TPM_", Some("MSFT0101"), None),
+            ]
+        );
     }
 
     #[test]

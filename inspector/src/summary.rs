@@ -18,7 +18,7 @@ pub(crate) fn text(inspection: &Inspection) -> String {
         ("memory", format!("{} MiB", board.memory_size() / MIB)),
         ("caches", board.caches.list.len().to_string()),
         ("I/O APICs", board.ioapics.list.len().to_string()),
-        ("IOMMUs", inspection.iommus.len().to_string()),
+        ("IOMMUs", inspection.iommus.count().to_string()),
         ("PCI functions", board.pci_functions().len().to_string()),
         ("serial ports", board.ttys().len().to_string()),
     ];
@@ -47,7 +47,7 @@ pub(crate) fn json(inspection: &Inspection) -> Value {
         "memory": board.memory_size(),
         "caches": board.caches.list.len(),
         "io_apics": board.ioapics.list.len(),
-        "iommus": inspection.iommus.len(),
+        "iommus": inspection.iommus.count(),
         "pci_functions": functions.collect::<Vec<_>>(),
         "serial_ports": board.ttys().iter().map(|tty| tty.path.clone()).collect::<Vec<_>>(),
         "not_read": inspection.gaps,

@@ -83,7 +83,7 @@ fn at<const N: usize>(table: &[u8], offset: usize) -> Option<[u8; N]> {
     table.get(offset..offset.checked_add(N)?)?.try_into().ok()
 }
 
-fn u16_at(table: &[u8], offset: usize) -> Option<u16> {
+pub(crate) fn u16_at(table: &[u8], offset: usize) -> Option<u16> {
     at(table, offset).map(u16::from_le_bytes)
 }
 
@@ -91,7 +91,7 @@ fn u32_at(table: &[u8], offset: usize) -> Option<u32> {
     at(table, offset).map(u32::from_le_bytes)
 }
 
-fn u64_at(table: &[u8], offset: usize) -> Option<u64> {
+pub(crate) fn u64_at(table: &[u8], offset: usize) -> Option<u64> {
     at(table, offset).map(u64::from_le_bytes)
 }
 

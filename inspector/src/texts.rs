@@ -8,6 +8,7 @@ use acrn_config::xml::Element;
 use crate::classes::Tty;
 use crate::cpu::Thread;
 use crate::host::Host;
+use crate::inspect::Iommus;
 use crate::memory::Range;
 use crate::namespace::Namespace;
 use crate::pci::Function;
@@ -30,8 +31,8 @@ pub struct Facts<'a> {
     pub ttys: &'a [Tty],
     /// ACPI's namespace.
     pub namespace: &'a Namespace,
-    /// IOMMUs of Intel's.
-    pub iommus: &'a [Drhd],
+    /// IOMMUs.
+    pub iommus: &'a Iommus,
     /// Folders with disk images.
     pub images: &'a [String],
 }
@@ -67,7 +68,8 @@ pub fn texts(facts: &Facts<'_>) -> Vec<Element> {
         ("PM_INFO", lines(&power_registers(&power))),
         ("S3_INFO", lines(&sleep("S3", facts.namespace.sleep[0]))),
         ("S5_INFO", lines(&sleep("S5", facts.namespace.sleep[1]))),
-        ("DRHD_INFO", lines(&iommus(facts.iommus))),
+        ("DRHD_INFO", lines(&iommus(&facts.iommus.intel))),
+        ("IVRS_INFO", lines(&crate::ivrs::lines(&facts.iommus.amd))),
         ("CPU_BRAND", lines(&[format!("\"{}\"", host.cpuid.brand())])),
         ("CX_INFO", lines(&idle_states(host))),
         ("PX_INFO", lines(&frequencies(host))),

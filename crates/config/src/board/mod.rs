@@ -35,6 +35,8 @@ model! {
         pub s3_info: String = item("S3_INFO", "Suspend", "Values that suspend the machine."),
         pub s5_info: String = item("S5_INFO", "Power off", "Values that switch the machine off."),
         pub drhd_info: String = item("DRHD_INFO", "IOMMUs", "DMA remapping hardware."),
+        pub ivrs_info: String = item("IVRS_INFO", "AMD's IOMMUs",
+            "DMA remapping hardware of AMD's.").ours(),
         pub cpu_brand: String = item("CPU_BRAND", "Processor", "What the processor calls itself."),
         pub cx_info: String = item("CX_INFO", "C-states", "Idle states."),
         pub px_info: String = item("PX_INFO", "P-states", "Frequencies."),
