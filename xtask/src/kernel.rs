@@ -16,7 +16,7 @@ const SOURCE: &str = "linux-source-6.1";
 const SOURCE_ARCHIVE: &str = "/usr/src/linux-source-6.1.tar.xz";
 
 /// What a kernel is built for.
-struct Flavour {
+pub struct Flavour {
     /// What its step is called.
     name: &'static str,
     /// Directory of its objects, below the cache.
@@ -30,7 +30,7 @@ struct Flavour {
 }
 
 /// The kernel of the tests' Service VM and User VMs: small, since they have few devices.
-const SMALL: Flavour = Flavour {
+pub const SMALL: Flavour = Flavour {
     name: "kernel",
     objects: "linux",
     config: &["guest/kernel/acrn_defconfig"],
@@ -38,8 +38,8 @@ const SMALL: Flavour = Flavour {
     objects_expected: 1750,
 };
 
-/// The kernel of the Debian package, for PCs with systemd.
-const SERVICE: Flavour = Flavour {
+/// The kernel for PCs with systemd.
+pub const SERVICE: Flavour = Flavour {
     name: "Service VM kernel",
     objects: "linux-service",
     config: &["guest/kernel/acrn_defconfig", "guest/kernel/service.config"],
@@ -55,9 +55,9 @@ pub fn build(layout: &Layout) -> Result<PathBuf> {
     build_flavour(layout, &SMALL).map(|objects| objects.join(IMAGE))
 }
 
-/// What the kernel's package is made of.
+/// What a kernel's package is made of.
 #[derive(Debug, Clone)]
-pub struct ServiceKernel {
+pub struct Parts {
     /// What `uname -r` says.
     pub release: String,
     /// Version of Debian's source package.
@@ -68,26 +68,22 @@ pub struct ServiceKernel {
     pub config: PathBuf,
     /// Its symbols.
     pub symbols: PathBuf,
-    /// A directory whose `lib/modules` has the modules.
-    pub modules: PathBuf,
+    /// A directory whose `lib/modules` has the modules, if the kernel has any.
+    pub modules: Option<PathBuf>,
 }
 
-/// Builds the kernel of the Debian package, with modules.
+/// Builds a kernel for a Debian package, with its modules.
 ///
 /// # Errors
 /// As for [`build`].
-pub fn service(layout: &Layout) -> Result<ServiceKernel> {
-    let objects = build_flavour(layout, &SERVICE)?;
-    let modules = objects.join("installed");
-    if !modules.exists() {
-        let step = Step::begin("Service VM modules");
-        let mut make = make(&layout.cache().join(SOURCE), &objects);
-        make.arg(format!("INSTALL_MOD_PATH={}", modules.display()));
-        make.args(["INSTALL_MOD_STRIP=1", "DEPMOD=true", "modules_install"]);
-        step.run(&mut make, &layout.logs().join("modules.log"), |_| None)?;
-    }
+pub fn parts(layout: &Layout, flavour: &Flavour) -> Result<Parts> {
+    let objects = build_flavour(layout, flavour)?;
+    let has_modules = flavour.targets.contains(&"modules");
+    let modules = has_modules
+        .then(|| install_modules(layout, &objects))
+        .transpose()?;
     let release = fs::read_to_string(objects.join("include/config/kernel.release"))?;
-    Ok(ServiceKernel {
+    Ok(Parts {
         release: release.trim().to_owned(),
         source: source_version()?,
         image: objects.join(IMAGE),
@@ -95,6 +91,18 @@ pub fn service(layout: &Layout) -> Result<ServiceKernel> {
         symbols: objects.join("System.map"),
         modules,
     })
+}
+
+fn install_modules(layout: &Layout, objects: &Path) -> Result<PathBuf> {
+    let modules = objects.join("installed");
+    if !modules.exists() {
+        let step = Step::begin("Service VM modules");
+        let mut make = make(&layout.cache().join(SOURCE), objects);
+        make.arg(format!("INSTALL_MOD_PATH={}", modules.display()));
+        make.args(["INSTALL_MOD_STRIP=1", "DEPMOD=true", "modules_install"]);
+        step.run(&mut make, &layout.logs().join("modules.log"), |_| None)?;
+    }
+    Ok(modules)
 }
 
 const IMAGE: &str = "arch/x86/boot/bzImage";

@@ -146,12 +146,15 @@ impl Session {
         self.wait_for_service_shell(PROMPT_LIMIT)
     }
 
-    /// The hypervisor's number of the User VM that was started with this id, if it exists.
-    /// The hypervisor counts in the order in which VMs start.
-    fn number_of(&mut self, id: u16) -> Result<Option<u16>> {
+    /// The hypervisor's number of the VM with this name, if it exists. The hypervisor counts in the order in which
+    /// VMs start.
+    ///
+    /// # Errors
+    /// The hypervisor's shell gives no answer.
+    pub fn number_of(&mut self, name: &str) -> Result<Option<u16>> {
         self.to_hypervisor()?;
         let list = self.hypervisor_command("vm_list")?;
-        Ok(number_in(&list, &format!("POST_STD_VM{id}")))
+        Ok(number_in(&list, name))
     }
 
     /// Changes to the console of a User VM where somebody is logged in.
@@ -159,7 +162,7 @@ impl Session {
     /// # Errors
     /// The shell there does not answer.
     pub fn to_user_shell(&mut self, id: u16) -> Result<()> {
-        let number = self.number_of(id)?;
+        let number = self.number_of(&user_vm(id))?;
         let number = number.with_context(|| format!("User VM {id} does not exist"))?;
         ensure!(self.show(number)?, "User VM {id} has no console");
         self.vm.console.send(b"\r")?;
@@ -177,7 +180,7 @@ impl Session {
         let deadline = Instant::now() + limit;
         let login = format!("user-vm{id} login:");
         loop {
-            let number = self.number_of(id)?;
+            let number = self.number_of(&user_vm(id))?;
             if let Some(number) = number
                 && self.show(number)?
             {
@@ -364,6 +367,11 @@ fn without_messages(text: &str) -> String {
         }
     }
     rest
+}
+
+/// The name of a User VM that was started with this id.
+fn user_vm(id: u16) -> String {
+    format!("POST_STD_VM{id}")
 }
 
 /// The first column of the line with this name in what `vm_list` prints.

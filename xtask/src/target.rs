@@ -15,12 +15,16 @@ use crate::image;
 use crate::layout::Layout;
 use crate::machine::{Boot, Disk, DiskBus, Machine};
 use crate::progress::{Step, output_of};
-use crate::session::Session;
+use crate::session::{Session, USER_PASSWORD};
 use crate::stamp::Inputs;
+
+/// What the system calls itself.
+pub const HOST: &str = "target";
 
 /// A Debian system that was never booted, and the key that opens it.
 pub struct Debian {
-    image: PathBuf,
+    /// The disk. The system's kernel and RAM disk are beside it, as `acrn-image create` puts them.
+    pub image: PathBuf,
     key: PathBuf,
 }
 
@@ -36,7 +40,9 @@ impl Debian {
             key: directory.join("key"),
         };
         let program = image::disk_images(layout)?;
-        let inputs = Inputs::new().path(&layout.source("image/src"))?;
+        let inputs = Inputs::new()
+            .path(&layout.source("image/src"))?
+            .value("password", USER_PASSWORD);
         if inputs.match_stamp_of(&debian.image) {
             return Ok(debian);
         }
@@ -49,10 +55,13 @@ impl Debian {
         output_of(keygen.arg(&debian.key))?;
         let step = Step::begin("Debian on a disk");
         let mut create = Command::new(program);
-        create.args(["create", "--size", "3G", "--hostname", "target"]);
+        create.args(["create", "--size", "3G", "--hostname", HOST]);
         create
             .arg("--ssh-key")
             .arg(debian.key.with_extension("pub"));
+        let password = directory.join("password");
+        fs::write(&password, USER_PASSWORD)?;
+        create.arg("--password-file").arg(password);
         let log = layout.logs().join("target-disk.log");
         step.run(create.arg(&debian.image), &log, |line| {
             let doing = line.split_once("I: ")?.1;
@@ -107,12 +116,19 @@ pub struct Target {
 }
 
 impl Target {
-    /// Switches it on and waits until somebody can log in.
+    /// Switches it on.
+    ///
+    /// # Errors
+    /// The emulator cannot be started.
+    pub fn switch_on(&self, layout: &Layout, log: &Path) -> Result<Session> {
+        Ok(Session::new(self.machine.start(layout, log)?))
+    }
+
+    /// Waits until somebody can log in.
     ///
     /// # Errors
     /// Nobody can within `limit`.
-    pub fn start(&self, layout: &Layout, log: &Path, limit: Duration) -> Result<Session> {
-        let mut session = Session::new(self.machine.start(layout, log)?);
+    pub fn wait_for_log_in(&self, session: &mut Session, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         while self.ssh("true", None).is_err() {
             ensure!(
@@ -128,7 +144,7 @@ impl Target {
             );
             std::thread::sleep(Duration::from_secs(1));
         }
-        Ok(session)
+        Ok(())
     }
 
     /// Runs a command as root; returns what it printed.

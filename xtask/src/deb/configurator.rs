@@ -3,15 +3,15 @@
 use acrn_deb::{Control, Package};
 use anyhow::Result;
 
-use super::{VERSION, new, tools};
+use super::{new, tools};
 use crate::image;
 use crate::layout::Layout;
 
 /// The program, and at the same time its package.
 pub(super) const NAME: &str = "acrn-configurator";
 
-pub(super) fn package(layout: &Layout) -> Result<Package> {
-    let mut package = new(layout, control())?;
+pub(super) fn package(layout: &Layout, version: &str) -> Result<Package> {
+    let mut package = new(layout, control(version))?;
     tools::add_program(layout, &mut package, &image::configurator(layout)?)?;
     tools::add_manual_pages(layout, &mut package, |page| page.starts_with(NAME))?;
     package.lintian(&[
@@ -21,10 +21,10 @@ pub(super) fn package(layout: &Layout) -> Result<Package> {
     Ok(package)
 }
 
-fn control() -> Control {
+fn control(version: &str) -> Control {
     Control {
         name: NAME.into(),
-        version: VERSION.into(),
+        version: version.into(),
         architecture: "amd64".into(),
         section: "admin".into(),
         relations: vec![("Recommends", "xdg-utils".into()), ("Suggests", "acrn-tools".into())],

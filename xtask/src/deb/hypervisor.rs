@@ -3,13 +3,13 @@
 use acrn_deb::{Control, Package};
 use anyhow::Result;
 
-use super::{VERSION, new, read, source};
+use super::{new, read, source};
 use crate::image;
 use crate::layout::Layout;
 
-pub(super) fn package(layout: &Layout) -> Result<Package> {
+pub(super) fn package(layout: &Layout, version: &str) -> Result<Package> {
     let image = image::hypervisor(layout)?;
-    let mut package = new(layout, control())?;
+    let mut package = new(layout, control(version))?;
     package.file("/boot/acrn.bin", 0o644, read(&image.flat)?);
     let script = source(layout, "hypervisor/25_acrn")?;
     package.conffile("/etc/grub.d/25_acrn", 0o755, script);
@@ -21,10 +21,10 @@ pub(super) fn package(layout: &Layout) -> Result<Package> {
     Ok(package)
 }
 
-fn control() -> Control {
+fn control(version: &str) -> Control {
     Control {
         name: "acrn-hypervisor".into(),
-        version: VERSION.into(),
+        version: version.into(),
         architecture: "amd64".into(),
         section: "kernel".into(),
         relations: vec![

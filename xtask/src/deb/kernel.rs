@@ -6,8 +6,8 @@ use std::path::Path;
 use acrn_deb::{Control, Package};
 use anyhow::Result;
 
-use super::{VERSION, read, source, with_copyright};
-use crate::kernel::{self, ServiceKernel};
+use super::{read, source, with_copyright};
+use crate::kernel::{self, Parts};
 use crate::layout::Layout;
 
 const COPYRIGHT: &str = "\
@@ -19,10 +19,27 @@ const COPYRIGHT: &str = "\
     authors, with another configuration. On Debian systems the license is in\n \
     /usr/share/common-licenses/GPL-2.\n";
 
-pub(super) fn package(layout: &Layout) -> Result<Package> {
-    let kernel = kernel::service(layout)?;
+pub(super) fn package(layout: &Layout, version: &str) -> Result<Package> {
+    let kernel = kernel::parts(layout, &kernel::SERVICE)?;
+    let drivers = "Drivers are those of common PCs: SATA, NVMe, MMC and USB disks, Ethernet controllers of Intel \
+                   and Realtek, USB keyboards.";
+    packed(layout, &kernel, control(&kernel, version, drivers))
+}
+
+/// The kernel that demo and tests have anyway. The other replaces it.
+pub(super) fn small_package(layout: &Layout, version: &str) -> Result<Package> {
+    let kernel = kernel::parts(layout, &kernel::SMALL)?;
+    let drivers = "Drivers are those of emulated machines only: for tests.";
+    packed(
+        layout,
+        &kernel,
+        control(&kernel, &format!("{version}~small"), drivers),
+    )
+}
+
+fn packed(layout: &Layout, kernel: &Parts, control: Control) -> Result<Package> {
     let release = &kernel.release;
-    let mut package = with_copyright(control(&kernel), COPYRIGHT);
+    let mut package = with_copyright(control, COPYRIGHT);
     for (name, path) in [
         ("vmlinuz", &kernel.image),
         ("config", &kernel.config),
@@ -31,10 +48,21 @@ pub(super) fn package(layout: &Layout) -> Result<Package> {
         package.file(&format!("/boot/{name}-{release}"), 0o644, read(path)?);
     }
     let modules = format!("lib/modules/{release}");
-    add(&mut package, &kernel.modules.join(&modules), &modules)?;
+    let needs_ramdisk = match &kernel.modules {
+        Some(installed) => {
+            add(&mut package, &installed.join(&modules), &modules)?;
+            "Yes"
+        }
+        // Whoever makes RAM disks for all kernels wants the directory.
+        None => {
+            package.directory(&format!("/{modules}"));
+            "No"
+        }
+    };
     for name in ["postinst", "prerm", "postrm"] {
         let script = source(layout, &format!("kernel/{name}"))?;
-        package.script(name, &script.replace("@RELEASE@", release));
+        let script = script.replace("@RELEASE@", release);
+        package.script(name, &script.replace("@INITRD@", needs_ramdisk));
     }
     Ok(package)
 }
@@ -54,11 +82,11 @@ fn add(package: &mut Package, directory: &Path, path: &str) -> Result<()> {
     Ok(())
 }
 
-fn control(kernel: &ServiceKernel) -> Control {
+fn control(kernel: &Parts, version: &str, drivers: &str) -> Control {
     let (release, source) = (&kernel.release, &kernel.source);
     Control {
         name: format!("linux-image-{release}"),
-        version: format!("{source}+acrn{VERSION}"),
+        version: format!("{source}+acrn{version}"),
         architecture: "amd64".into(),
         section: "kernel".into(),
         relations: vec![
@@ -72,9 +100,7 @@ fn control(kernel: &ServiceKernel) -> Control {
                 "Built of Debian's linux-source-6.1 {source} with CONFIG_ACRN_HSM, which Debian's own \
                  kernels lack. It boots with and without the hypervisor."
             ),
-            "Drivers are those of common PCs: SATA, NVMe, MMC and USB disks, Ethernet controllers of Intel \
-             and Realtek, USB keyboards."
-                .into(),
+            drivers.into(),
         ],
     }
 }

@@ -31,12 +31,14 @@ pub enum Part {
     Configurator,
     /// The Service VM's kernel.
     Kernel,
+    /// The demo's kernel instead, which knows the devices of emulated machines only.
+    SmallKernel,
 }
 
 /// Options of `cargo xtask deb`.
 #[derive(clap::Args, Debug)]
 pub struct Options {
-    /// What to pack; everything unless given.
+    /// What to pack; what users install unless given.
     #[arg(value_enum)]
     parts: Vec<Part>,
     /// Pack a scenario too, for the board of this file.
@@ -45,6 +47,9 @@ pub struct Options {
     /// The scenario.
     #[arg(long, value_name = "FILE", requires = "board")]
     scenario: Option<PathBuf>,
+    /// Which build of this version it is: packages replace those of builds with lower numbers.
+    #[arg(long, value_name = "NUMBER")]
+    build: Option<u32>,
     /// Judge the packages with lintian.
     #[arg(long)]
     lint: bool,
@@ -66,13 +71,14 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
     } else {
         &options.parts
     };
+    let version = version(options.build);
     let mut paths = Vec::new();
     if let (Some(board), Some(scenario)) = (&options.board, &options.scenario) {
         // First, since it is quick and what is wrong is often here.
-        paths.push(scenario_package(layout, board, scenario)?);
+        paths.push(scenario_package(layout, board, scenario, &version)?);
     }
     for &part in parts {
-        paths.push(build(layout, part)?);
+        paths.push(build(layout, part, &version)?);
     }
     if options.lint {
         lint(layout, &paths)?;
@@ -83,16 +89,24 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Makes one package; returns its path.
+/// The version of packages, of builds that are counted or not.
+#[must_use]
+pub fn version(build: Option<u32>) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    build.map_or_else(|| version.to_owned(), |build| format!("{version}+{build}"))
+}
+
+/// Makes one package of that [`version`]; returns its path.
 ///
 /// # Errors
 /// A build that fails.
-pub fn build(layout: &Layout, part: Part) -> Result<PathBuf> {
+pub fn build(layout: &Layout, part: Part, version: &str) -> Result<PathBuf> {
     let package = match part {
-        Part::Hypervisor => hypervisor::package(layout)?,
-        Part::Tools => tools::package(layout)?,
-        Part::Configurator => configurator::package(layout)?,
-        Part::Kernel => kernel::package(layout)?,
+        Part::Hypervisor => hypervisor::package(layout, version)?,
+        Part::Tools => tools::package(layout, version)?,
+        Part::Configurator => configurator::package(layout, version)?,
+        Part::Kernel => kernel::package(layout, version)?,
+        Part::SmallKernel => kernel::small_package(layout, version)?,
     };
     let step = Step::begin("package");
     step.detail(format!("packing {}", package.file_name()));
@@ -106,9 +120,14 @@ pub fn build(layout: &Layout, part: Part) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn scenario_package(layout: &Layout, board: &Path, scenario: &Path) -> Result<PathBuf> {
+fn scenario_package(
+    layout: &Layout,
+    board: &Path,
+    scenario: &Path,
+    version: &str,
+) -> Result<PathBuf> {
     let (board, scenario) = (BoardFile::load(board)?, ScenarioFile::load(scenario)?);
-    let (name, bytes, findings) = deploy::package(&board, &scenario, VERSION, time()?)?;
+    let (name, bytes, findings) = deploy::package(&board, &scenario, version, time()?)?;
     for finding in findings {
         eprintln!("{finding}");
     }
@@ -123,7 +142,6 @@ fn write(layout: &Layout, name: &str, bytes: &[u8]) -> Result<PathBuf> {
     Ok(path)
 }
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// That of the kernel's build, unless the caller says another.
 const TIME: u64 = 1_767_225_600;
 

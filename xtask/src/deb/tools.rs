@@ -7,7 +7,7 @@ use std::process::Command;
 use acrn_deb::{Control, Package};
 use anyhow::{Context, Result};
 
-use super::{VERSION, configurator, new, read, source};
+use super::{configurator, new, read, source};
 use crate::image;
 use crate::layout::Layout;
 use crate::progress::output_of;
@@ -19,8 +19,8 @@ enum Completes {
     ByOption,
 }
 
-pub(super) fn package(layout: &Layout) -> Result<Package> {
-    let mut package = new(layout, control())?;
+pub(super) fn package(layout: &Layout, version: &str) -> Result<Package> {
+    let mut package = new(layout, control(version))?;
     for path in programs(layout)? {
         add_program(layout, &mut package, &path)?;
     }
@@ -116,10 +116,10 @@ fn completes(program: &str) -> Completes {
     }
 }
 
-fn control() -> Control {
+fn control(version: &str) -> Control {
     Control {
         name: "acrn-tools".into(),
-        version: VERSION.into(),
+        version: version.into(),
         architecture: "amd64".into(),
         section: "admin".into(),
         relations: vec![

@@ -1,4 +1,9 @@
 //! A new user's way: from a machine with Debian by our packages to a User VM, and back.
+//!
+//! The short form goes as far as a User VM's prompt, with a kernel that the tests build anyway and a scenario that is
+//! there. What the [`long`] form does besides is in a module of its own.
+
+mod long;
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,30 +23,31 @@ use crate::target::{Debian, Target};
 /// Time for Debian to boot or end, also below the hypervisor.
 const SYSTEM: Duration = Duration::from_secs(420);
 const VM: &str = "POST_STD_VM1";
-const SCRIPT: &str = "/var/lib/acrn/launch/launch_user_vm_id1.sh";
+/// The User VM's memory in MiB, and its CPUs.
+const FIRST: (u32, &[u32]) = (256, &[0, 1]);
 
 /// The journey, or with `--full` its long form.
 pub(super) fn journey(context: &Context) -> Result<Outcome> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(Outcome::Skipped("only root can make Debian's disk".into()));
     }
-    let layout = context.layout;
-    let mut packages = Vec::new();
-    for part in [Part::Hypervisor, Part::Tools, Part::Kernel] {
-        packages.push(deb::build(layout, part)?);
+    let directory = fresh_directory(&context.layout.runs().join(context.name))?;
+    let debian = Debian::build(context.layout)?;
+    let mut disks = vec![context.artefacts.data_disk.clone()];
+    if context.full {
+        disks.push(long::user_disk(&debian, &directory)?);
     }
-    deb::lint(layout, &packages)?;
-    let directory = fresh_directory(&layout.runs().join(context.name))?;
-    let data = context.artefacts.data_disk.clone();
-    let target = Debian::build(layout)?.target(&directory, &[data])?;
     let mut journey = Journey {
         context,
-        target,
+        target: debian.target(&directory, &disks)?,
         directory,
         boots: 0,
         since: Instant::now(),
     };
-    let result = journey.travel(&packages);
+    let result = match context.full {
+        true => journey.long(&debian),
+        false => journey.short(),
+    };
     let _ = fs::remove_dir_all(&journey.directory);
     result.map(|()| Outcome::Passed)
 }
@@ -55,21 +61,38 @@ struct Journey<'a> {
 }
 
 impl Journey<'_> {
-    fn travel(&mut self, packages: &[PathBuf]) -> Result<()> {
-        let mut session = self.boot("Debian boots")?;
+    fn short(&mut self) -> Result<()> {
+        let packages = self.packages(Part::SmallKernel, None)?;
+        let mut session = self.reach_prompt(&packages, |journey, board| {
+            journey.packed(board, "1.0", FIRST)
+        })?;
+        self.stop(&mut session)?;
+        self.target.end(&mut session, "poweroff", SYSTEM)
+    }
+
+    /// From a blank Debian to the shell of a User VM, where a file is left. `pack` makes the package of a scenario for
+    /// the board.
+    fn reach_prompt(
+        &mut self,
+        packages: &[PathBuf],
+        pack: impl FnOnce(&Self, &BoardFile) -> Result<PathBuf>,
+    ) -> Result<Session> {
+        let session = self.boot("Debian boots", None)?;
         self.target.run("! test -e /dev/acrn_hsm")?;
         self.prepare()?;
         let start = Instant::now();
         self.install(packages)?;
         self.stage("the packages are installed");
         let board = self.inspect()?;
-        let scenario = self.packed(&board, 256)?;
+        let scenario = pack(self, &board)?;
+        self.stage("the scenario is packed");
         self.install(&[scenario])?;
         self.stage("the scenario is installed");
-        self.target.run(
-            "! grep -q acrn-previous /boot/grub/grub.cfg && grep -q 'id acrn-safe' /boot/grub/grub.cfg",
-        )?;
-        session = self.reboot(session, "the Service VM boots")?;
+        ensure!(
+            self.has_entry("acrn-safe")? && !self.has_entry("acrn-previous")?,
+            "GRUB's menu has other entries than it should"
+        );
+        let mut session = self.reboot(session, "the Service VM boots", None)?;
         self.is_service_vm()?;
         self.start_managed(&mut session)?;
         println!(
@@ -77,18 +100,24 @@ impl Journey<'_> {
             elapsed(start.elapsed())
         );
         session.check("echo kept >/root/kept && sync", COMMAND)?;
-        self.stop(&mut session)?;
-        if self.context.full {
-            session = self.return_and_change(session)?;
-            session = self.purge(session)?;
-        }
-        self.target.end(&mut session, "poweroff", SYSTEM)
+        Ok(session)
     }
 
     /// Says how long the way was since the last time.
     fn stage(&mut self, what: &str) {
         println!("    {what}: {}", elapsed(self.since.elapsed()));
         self.since = Instant::now();
+    }
+
+    /// The packages with this kernel, in order.
+    fn packages(&self, kernel: Part, build: Option<u32>) -> Result<Vec<PathBuf>> {
+        let layout = self.context.layout;
+        let version = deb::version(build);
+        let parts = [Part::Hypervisor, Part::Tools, kernel];
+        let packages = parts.map(|part| deb::build(layout, part, &version));
+        let packages = packages.into_iter().collect::<Result<Vec<_>>>()?;
+        deb::lint(layout, &packages)?;
+        Ok(packages)
     }
 
     /// What a user's Debian has, and ours lacks since it was not installed by an installer: a menu of GRUB's.
@@ -99,59 +128,26 @@ impl Journey<'_> {
             .map(drop)
     }
 
-    /// The long form's part: the launch script, a reboot of everything, another scenario and the way back.
-    fn return_and_change(&mut self, mut session: Session) -> Result<Session> {
-        self.target.run(&format!(
-            "nohup {SCRIPT} </dev/null >/root/launch.log 2>&1 &"
-        ))?;
-        session.to_user_login(1, BOOT)?;
-        session.log_in(1)?;
-        session.check("grep kept /root/kept", COMMAND)?;
-        session = self.reboot(session, "it boots again")?;
-        self.start_managed(&mut session)?;
-        session.check("grep kept /root/kept", COMMAND)?;
-        let memory: u64 = memory(&mut session)?;
-        let board = BoardFile::parse(
-            "board.xml",
-            &self.target.run("cat /boot/acrn/current/board.xml")?,
-        )?;
-        self.put("scenario.xml", &scenario_text(384, &[0])?)?;
-        ensure!(
-            board.model.cpus().len() == 2,
-            "the board kept has other CPUs"
-        );
-        self.target.run("acrn-config apply /root/scenario.xml")?;
-        session = self.reboot(session, "it boots again")?;
-        self.start_managed(&mut session)?;
-        ensure!(
-            session.check("nproc", COMMAND)? == "1",
-            "the VM has another number of CPUs"
-        );
-        let more = self::memory(&mut session)?;
-        ensure!(
-            more > memory + (96 << 10),
-            "the VM had {memory} KiB and now has {more}"
-        );
-        self.stop(&mut session)?;
-        self.target
-            .run("acrn-config apply --previous && grep -q 'm 256M' /var/lib/acrn/launch/*.sh")?;
-        Ok(session)
-    }
-
-    fn boot(&mut self, what: &str) -> Result<Session> {
+    /// Boots, by the entry of GRUB's menu that has this key or by the default.
+    fn boot(&mut self, what: &str, key: Option<char>) -> Result<Session> {
         self.boots += 1;
         let log = self.context.log(&format!("boot{}", self.boots));
-        let session = self.target.start(self.context.layout, &log, SYSTEM)?;
+        let mut session = self.target.switch_on(self.context.layout, &log)?;
+        if let Some(key) = key {
+            session.expect(&format!("({key})"), SYSTEM)?;
+            session.vm.console.send(key.to_string().as_bytes())?;
+        }
+        self.target.wait_for_log_in(&mut session, SYSTEM)?;
         self.stage(what);
         self.target.run("mkdir -p /data && mount /dev/vdb /data")?;
         Ok(session)
     }
 
-    fn reboot(&mut self, mut session: Session, what: &str) -> Result<Session> {
+    fn reboot(&mut self, mut session: Session, what: &str, key: Option<char>) -> Result<Session> {
         self.target.end(&mut session, "reboot", SYSTEM)?;
         drop(session);
         self.stage("it goes down");
-        self.boot(what)
+        self.boot(what, key)
     }
 
     fn install(&self, packages: &[PathBuf]) -> Result<()> {
@@ -164,25 +160,25 @@ impl Journey<'_> {
             .map(drop)
     }
 
+    /// Whether GRUB's menu has an entry with this id.
+    fn has_entry(&self, id: &str) -> Result<bool> {
+        let menu = self.target.run("cat /boot/grub/grub.cfg")?;
+        Ok(menu.contains(&format!("--id {id} ")))
+    }
+
     /// Inspects the machine, which does not run the hypervisor yet.
     fn inspect(&self) -> Result<BoardFile> {
         let text = self.target.run("acrn-board-inspector target --out -")?;
         Ok(BoardFile::parse("target.xml", &text)?)
     }
 
-    /// A package with a scenario for the machine.
-    fn packed(&self, board: &BoardFile, memory: u32) -> Result<PathBuf> {
-        let scenario = ScenarioFile::parse("scenario.xml", &scenario_text(memory, &[0, 1])?)?;
-        let (name, bytes, _) = deploy::package(board, &scenario, "1.0", 0)?;
+    /// A package with a scenario for the machine, where the User VM has this memory and these CPUs.
+    fn packed(&self, board: &BoardFile, version: &str, vm: (u32, &[u32])) -> Result<PathBuf> {
+        let scenario = ScenarioFile::parse("scenario.xml", &scenario_text(vm)?)?;
+        let (name, bytes, _) = deploy::package(board, &scenario, version, 0)?;
         let path = self.directory.join(name);
         fs::write(&path, bytes)?;
         Ok(path)
-    }
-
-    fn put(&self, name: &str, text: &str) -> Result<()> {
-        let path = self.directory.join(name);
-        fs::write(&path, text)?;
-        self.target.put(&path, &format!("/root/{name}"))
     }
 
     fn is_service_vm(&self) -> Result<()> {
@@ -213,33 +209,11 @@ impl Journey<'_> {
         self.target.run(&format!("acrnctl stop {VM}"))?;
         session.to_hypervisor()
     }
-
-    /// Takes the packages away: the machine is an ordinary one again.
-    fn purge(&mut self, session: Session) -> Result<Session> {
-        self.target
-            .run("dpkg --purge acrn-scenario acrn-hypervisor acrn-tools")?;
-        self.target.run(
-            "! grep -q acrn.bin /boot/grub/grub.cfg && ! test -e /boot/acrn && ! test -e /boot/acrn.bin",
-        )?;
-        self.target.run("! command -v acrnctl")?;
-        self.stage("the packages are gone");
-        let session = self.reboot(session, "Debian boots")?;
-        self.target.run("! test -e /dev/acrn_hsm")?;
-        Ok(session)
-    }
 }
 
-/// Memory of the User VM whose shell is shown, in KiB.
-fn memory(session: &mut Session) -> Result<u64> {
-    let text = session.check("awk '/MemTotal/ { print $2 }' /proc/meminfo", COMMAND)?;
-    text.trim()
-        .parse()
-        .with_context(|| format!("{text:?} is no size"))
-}
-
-/// The Service VM and a User VM on these CPUs, with memory in MiB.
-fn scenario_text(memory: u32, cpus: &[u32]) -> Result<String> {
-    let template = include_str!("journey.xml");
+/// The Service VM and a User VM with this memory in MiB on these CPUs.
+fn scenario_text((memory, cpus): (u32, &[u32])) -> Result<String> {
+    let template = include_str!("scenario.xml");
     let cpus: Vec<String> = cpus
         .iter()
         .map(|cpu| format!("<pcpu><pcpu_id>{cpu}</pcpu_id></pcpu>"))

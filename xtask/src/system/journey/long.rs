@@ -1,0 +1,257 @@
+//! The long form: the scenario comes out of the Configurator in a browser; launch script, updates, the keys of GRUB's
+//! menu, a disk of `acrn-image`, and the way back.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use acrn_config::BoardFile;
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Journey, SYSTEM, scenario_text};
+use crate::deb::Part;
+use crate::layout::Layout;
+use crate::progress::Step;
+use crate::rootfs::fresh_directory;
+use crate::session::Session;
+use crate::system::support::{BOOT, COMMAND};
+use crate::target::{Debian, HOST};
+
+const SCRIPT: &str = "/var/lib/acrn/launch/launch_user_vm_id1.sh";
+/// The User VM after the first change and after the second.
+const SECOND: (u32, &[u32]) = (384, &[0]);
+const THIRD: (u32, &[u32]) = (320, &[1]);
+/// What somebody has written, and what must be there as long as the machine is.
+const OWN: [(&str, &str); 3] = [
+    ("/etc/default/acrn-bridge", "# mine"),
+    ("/etc/default/grub.d/acrn.cfg", "# mine"),
+    ("/etc/acrn/vms/mine.toml", "script = \"/root/mine.sh\""),
+];
+/// The chapter whose commands are followed.
+const CHAPTER: &str = include_str!("../../../../docs/src/images.md");
+
+/// The disk of the User VM with Debian: the machine's own, which it gets a second copy of by another name.
+pub(super) fn user_disk(debian: &Debian, directory: &Path) -> Result<PathBuf> {
+    let link = fresh_directory(&directory.join("names"))?.join("user.img");
+    symlink(&debian.image, &link)?;
+    Ok(link)
+}
+
+impl Journey<'_> {
+    /// The whole way.
+    pub(super) fn long(&mut self, debian: &Debian) -> Result<()> {
+        let newer = self.packages(Part::Kernel, Some(2))?;
+        let older = self.packages(Part::Kernel, Some(1))?;
+        let mut session = self.reach_prompt(&older, Self::packed_in_browser)?;
+        self.stop(&mut session)?;
+        self.launch_by_script(&mut session)?;
+        session = self.reboot(session, "everything boots again", None)?;
+        self.start_managed(&mut session)?;
+        session.check("grep kept /root/kept", COMMAND)?;
+        self.debian_as_user_vm(&mut session, debian)?;
+        self.update(&newer)?;
+        session = self.change(session)?;
+        session = self.by_keys(session)?;
+        self.target.run(&format!(
+            "acrn-config apply --previous && grep -q 'm {}M' {SCRIPT}",
+            SECOND.0
+        ))?;
+        self.take_away()?;
+        session = self.reboot(session, "Debian boots", None)?;
+        self.target.run("! test -e /dev/acrn_hsm")?;
+        self.target.end(&mut session, "poweroff", SYSTEM)
+    }
+
+    /// The Configurator makes the package, driven in a browser.
+    fn packed_in_browser(&self, board: &BoardFile) -> Result<PathBuf> {
+        let board_file = self.directory.join("target.xml");
+        fs::write(&board_file, board.document.to_string())?;
+        let package = self.directory.join("acrn-scenario.deb");
+        configurator(self.context.layout, &board_file, &package)?;
+        Ok(package)
+    }
+
+    fn launch_by_script(&mut self, session: &mut Session) -> Result<()> {
+        self.target.run(&format!(
+            "nohup {SCRIPT} </dev/null >/root/launch.log 2>&1 &"
+        ))?;
+        session.to_user_login(1, BOOT)?;
+        session.log_in(1)?;
+        session.check("grep kept /root/kept", COMMAND)?;
+        self.stage("the launch script has started the User VM");
+        Ok(())
+    }
+
+    /// A disk of `acrn-image create`, as the book describes its VM; a file in it is there after a restart.
+    fn debian_as_user_vm(&mut self, session: &mut Session, debian: &Debian) -> Result<()> {
+        let (_, text) = CHAPTER.split_once("```toml\n").context("no definition")?;
+        let (definition, _) = text.split_once("```").context("no end")?;
+        // Its console is shown on that of the machine.
+        let console = "unix:/run/acrn/debian.console";
+        ensure!(definition.contains(console), "the book has another console");
+        self.put(
+            "/etc/acrn/vms/debian.toml",
+            &definition.replace(console, "hv"),
+        )?;
+        for kind in ["vmlinuz", "initrd"] {
+            let file = debian.image.with_extension(kind);
+            self.target.put(&file, &format!("/srv/debian.{kind}"))?;
+        }
+        self.target.run("ln -s /dev/vdc /srv/debian.img")?;
+        for command in ["echo kept >/root/kept && sync", "grep kept /root/kept"] {
+            self.target.run("acrnctl start debian")?;
+            let number = session.number_of("debian")?;
+            let number = number.context("the hypervisor has no VM debian")?;
+            session.to_guest(number, HOST, SYSTEM)?;
+            session.check(command, COMMAND)?;
+            self.stage("Debian is there as a User VM");
+            self.target.run("acrnctl stop debian")?;
+            session.to_hypervisor()?;
+        }
+        self.target.run("rm /etc/acrn/vms/debian.toml")?;
+        Ok(())
+    }
+
+    /// Packages of a later build over those that are installed, with a User VM running: it goes on, and what somebody
+    /// has written stays.
+    fn update(&mut self, packages: &[PathBuf]) -> Result<()> {
+        for (path, line) in OWN {
+            self.target.run(&format!("echo '{line}' >>{path}"))?;
+        }
+        let sums = "md5sum /boot/acrn/current/*";
+        let before = self.target.run(sums)?;
+        self.install(packages)?;
+        self.is_service_vm()?;
+        self.keeps_own()?;
+        ensure!(
+            self.target.run(sums)? == before,
+            "an update has changed the configuration in force"
+        );
+        self.target.run(
+            "acrnctl list | grep -q 'POST_STD_VM1 *started' && dpkg-query -W acrn-tools | grep -q '+2$'",
+        )?;
+        self.stage("the packages are updated");
+        Ok(())
+    }
+
+    fn keeps_own(&self) -> Result<()> {
+        for (path, line) in OWN {
+            self.target
+                .run(&format!("grep -qxF '{line}' {path}"))
+                .with_context(|| format!("{path} is not as somebody has left it"))?;
+        }
+        Ok(())
+    }
+
+    /// Another scenario, by a later package; the one before keeps an entry.
+    fn change(&mut self, session: Session) -> Result<Session> {
+        let board = self.target.run("cat /boot/acrn/current/board.xml")?;
+        let board = BoardFile::parse("board.xml", &board)?;
+        let package = self.packed(&board, "2.0", SECOND)?;
+        self.install(&[package])?;
+        ensure!(
+            self.has_entry("acrn-previous")?,
+            "the scenario of before has no entry in GRUB's menu"
+        );
+        let mut session = self.reboot(session, "it boots with another scenario", None)?;
+        self.start_managed(&mut session)?;
+        ensure!(
+            session.check("nproc", COMMAND)? == "1",
+            "the VM has another number of CPUs"
+        );
+        let memory = memory(&mut session)?;
+        ensure!(
+            (300 << 10..384 << 10).contains(&memory),
+            "the VM has {memory} KiB"
+        );
+        self.stop(&mut session)?;
+        Ok(session)
+    }
+
+    /// A third scenario by `acrn-config apply`; the keys boot the one before, and none.
+    fn by_keys(&mut self, mut session: Session) -> Result<Session> {
+        self.put("/root/scenario.xml", &scenario_text(THIRD)?)?;
+        self.target.run("acrn-config apply /root/scenario.xml")?;
+        for (key, what, sign) in [
+            (
+                'p',
+                "the previous scenario boots",
+                "POST_STD_VM1 (post-launched): CPUs 0x1,",
+            ),
+            (
+                's',
+                "the Service VM boots alone",
+                "in force: the safe default",
+            ),
+        ] {
+            session = self.reboot(session, what, Some(key))?;
+            self.is_service_vm()?;
+            session.to_hypervisor()?;
+            let config = session.hypervisor_command("config")?;
+            ensure!(config.contains(sign), "no {sign:?} in:\n{config}");
+        }
+        Ok(session)
+    }
+
+    /// Removes the packages, which leaves settings, and purges them, which leaves what somebody has written.
+    fn take_away(&mut self) -> Result<()> {
+        let packages = "acrn-scenario acrn-hypervisor acrn-tools";
+        self.target.run(&format!("dpkg --remove {packages}"))?;
+        self.keeps_own()?;
+        ensure!(!self.has_entry("acrn")?, "GRUB's menu still has an entry");
+        self.target
+            .run("! test -e /boot/acrn.bin && ! command -v acrnctl && test -d /boot/acrn")?;
+        self.target.run(&format!("dpkg --purge {packages}"))?;
+        self.target.run(
+            "! test -e /boot/acrn && ! test -e /etc/default/acrn-bridge && test -e /etc/acrn/vms/mine.toml",
+        )?;
+        self.stage("the packages are gone");
+        Ok(())
+    }
+
+    fn put(&self, to: &str, text: &str) -> Result<()> {
+        let path = self.directory.join("put");
+        fs::write(&path, text)?;
+        self.target.put(&path, to)
+    }
+}
+
+/// Runs the Configurator's part, a test of its own crate.
+fn configurator(layout: &Layout, board: &Path, package: &Path) -> Result<()> {
+    let step = Step::begin("Configurator in a browser");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(layout.root())
+        .args([
+            "test",
+            "--package",
+            "acrn-configurator",
+            "--test",
+            "browser",
+            "--",
+        ])
+        .args([
+            "--ignored",
+            "--exact",
+            "target::a_package_for_an_inspected_machine",
+        ])
+        .env("ACRN_BOARD", board)
+        .env("ACRN_PACKAGE", package);
+    let log = layout.logs().join("configurator.log");
+    step.run(&mut cargo, &log, |_| None)?;
+    ensure!(
+        package.exists(),
+        "the test has made no package: is it still there?"
+    );
+    step.done("a package");
+    Ok(())
+}
+
+/// Memory of the User VM whose shell is shown, in KiB.
+fn memory(session: &mut Session) -> Result<u64> {
+    let text = session.check("awk '/MemTotal/ { print $2 }' /proc/meminfo", COMMAND)?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{text:?} is no size"))
+}
