@@ -6,6 +6,7 @@ use acrn_config::presets::{GENERIC_BOARD, PRESETS, QEMU_BOARD, preset, preset as
 
 use acrn_config_blob::{Config, LoadOrder};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 
 fn shared() -> Document {
     Document::new(QEMU_BOARD, preset("shared").unwrap()).unwrap()
@@ -460,14 +461,40 @@ fn any_edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
+/// A preset, and what somebody does to it.
+fn any_work() -> impl Strategy<Value = (&'static str, Vec<Edit>)> {
+    let presets = ["shared", "partitioned", "hybrid", "hybrid_rt"];
+    let preset = prop::sample::select(presets.to_vec());
+    (preset, prop::collection::vec(any_edit(), 1..12))
+}
+
+/// Scenarios that the hypervisor has to boot: the edits that leave them valid.
+#[test]
+#[ignore = "cargo xtask test --filter config_random runs it, and boots what it writes"]
+fn valid_scenarios_for_the_emulator_are_written() {
+    let named = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let directory = std::path::PathBuf::from(named("ACRN_SCENARIOS"));
+    let count: usize = named("ACRN_COUNT").parse().unwrap();
+    let mut runner = proptest::test_runner::TestRunner::default();
+    for number in 0..count {
+        let (preset, edits) = any_work().new_tree(&mut runner).unwrap().current();
+        let mut document = Document::new(QEMU_BOARD, self::named(preset).unwrap()).unwrap();
+        for edit in &edits {
+            if document.apply(edit, false).is_ok() && document.made().is_none() {
+                document.undo();
+            }
+        }
+        assert!(document.made().is_some(), "{edits:?}");
+        let path = directory.join(format!("random-{number}.xml"));
+        std::fs::write(path, document.text()).unwrap();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_valid_is_built_by_others_too_and_all_edits_can_be_undone(
-        preset in prop::sample::select(&["shared", "partitioned", "hybrid", "hybrid_rt"][..]),
-        edits in prop::collection::vec(any_edit(), 1..12),
-    ) {
+    fn what_is_valid_is_built_by_others_too_and_all_edits_can_be_undone((preset, edits) in any_work()) {
         let mut document = Document::new(QEMU_BOARD, named(preset).unwrap()).unwrap();
         let before = document.text().to_owned();
         for edit in &edits {

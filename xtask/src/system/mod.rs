@@ -5,12 +5,14 @@ mod between;
 mod boot;
 mod devices;
 mod dma;
+mod images;
 mod inspector;
 mod journey;
 mod launch;
 mod life;
 mod micro;
 mod prelaunched;
+mod random;
 mod real_time;
 mod report;
 mod scenario;
@@ -133,6 +135,12 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "a package that does not install, boot, start a User VM, or go away without a trace",
         run: journey::journey,
+    },
+    Case {
+        name: "image_commands",
+        on: QEMU,
+        catches: "a command of the book's chapter on disk images that does not do what it says",
+        run: images::chapter,
     },
     Case {
         name: "life_mngr_guest_asks",
@@ -301,6 +309,12 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "a configuration that is absent, damaged or for another board, and is used or not named",
         run: scenario::refused,
+    },
+    Case {
+        name: "config_random",
+        on: QEMU,
+        catches: "a scenario that the Configurator saves as valid, and the hypervisor refuses or dies of",
+        run: random::valid_ones,
     },
     Case {
         name: "config_shares",

@@ -1,6 +1,7 @@
 //! What several cases share: a machine brought to the Service VM's shell, test data, and
 //! the host's side of a network transfer.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -9,12 +10,13 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Context;
 use crate::demo::{self, Options};
+use crate::layout::Layout;
 use crate::machine::Machine;
-use crate::progress::output_of;
+use crate::progress::{Step, output_of};
 use crate::session::Session;
 
 pub(super) const BOOT: Duration = Duration::from_secs(180);
@@ -34,6 +36,32 @@ pub(super) fn service_vm(context: &Context, machine: &Machine, name: &str) -> Re
     let mut session = Session::new(machine.start(context.layout, &context.log(name))?);
     session.wait_for_service_shell(BOOT)?;
     Ok(session)
+}
+
+/// Runs a test of a crate that is ignored unless a system test asks for it: `target` says which crate and which of
+/// its test programs.
+pub(super) fn test_of_crate(
+    layout: &Layout,
+    target: &[&str],
+    name: &str,
+    variables: &[(&str, &OsStr)],
+) -> Result<()> {
+    let step = Step::begin(name);
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(layout.root())
+        .args(["test", "--package"])
+        .args(target)
+        .args(["--", "--ignored", "--exact", name]);
+    cargo.envs(variables.iter().copied());
+    let mut has_passed = false;
+    let log = layout.logs().join("crate-test.log");
+    step.run(&mut cargo, &log, |line| {
+        has_passed |= line.starts_with("test result: ok. 1 passed");
+        None
+    })?;
+    ensure!(has_passed, "there is no test {name} in {target:?} any more");
+    Ok(())
 }
 
 /// Bytes without a pattern that a defect could reproduce by chance (xorshift64).

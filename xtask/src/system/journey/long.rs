@@ -2,9 +2,7 @@
 //! menu, a disk of `acrn-image`, and the way back.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use acrn_config::BoardFile;
 use anyhow::{Context as _, Result, ensure};
@@ -13,9 +11,9 @@ use super::{Journey, SYSTEM, scenario_text};
 use crate::deb::Part;
 use crate::layout::Layout;
 use crate::progress::Step;
-use crate::rootfs::fresh_directory;
+use crate::rootfs::{Ext4, fresh_directory};
 use crate::session::Session;
-use crate::system::support::{BOOT, COMMAND};
+use crate::system::support::{BOOT, COMMAND, test_of_crate};
 use crate::target::{Debian, HOST};
 
 const SCRIPT: &str = "/var/lib/acrn/launch/launch_user_vm_id1.sh";
@@ -31,16 +29,26 @@ const OWN: [(&str, &str); 3] = [
 /// The chapter whose commands are followed.
 const CHAPTER: &str = include_str!("../../../../docs/src/images.md");
 
-/// The disk of the User VM with Debian: the machine's own, which it gets a second copy of by another name.
-pub(super) fn user_disk(debian: &Debian, directory: &Path) -> Result<PathBuf> {
-    let link = fresh_directory(&directory.join("names"))?.join("user.img");
-    symlink(&debian.image, &link)?;
-    Ok(link)
+/// A disk with the files of the User VM with Debian: one like the machine's own, which itself would have the same
+/// identity as that.
+pub(super) fn user_disk(layout: &Layout, debian: &Debian, directory: &Path) -> Result<PathBuf> {
+    let step = Step::begin("disk with a disk");
+    let stage = fresh_directory(&directory.join("stage"))?;
+    for kind in ["img", "vmlinuz", "initrd"] {
+        let file = stage.join(format!("debian.{kind}"));
+        fs::hard_link(debian.image.with_extension(kind), file)?;
+    }
+    let disk = fresh_directory(&directory.join("disks"))?.join("srv.img");
+    let label = "srv";
+    let size_mib = 4096;
+    Ext4 { label, size_mib }.make(layout, &step, &stage, &disk)?;
+    step.done("made");
+    Ok(disk)
 }
 
 impl Journey<'_> {
     /// The whole way.
-    pub(super) fn long(&mut self, debian: &Debian) -> Result<()> {
+    pub(super) fn long(&mut self) -> Result<()> {
         let newer = self.packages(Part::Kernel, Some(2))?;
         let older = self.packages(Part::Kernel, Some(1))?;
         let mut session = self.reach_prompt(&older, Self::packed_in_browser)?;
@@ -49,7 +57,7 @@ impl Journey<'_> {
         session = self.reboot(session, "everything boots again", None)?;
         self.start_managed(&mut session)?;
         session.check("grep kept /root/kept", COMMAND)?;
-        self.debian_as_user_vm(&mut session, debian)?;
+        self.debian_as_user_vm(&mut session)?;
         self.update(&newer)?;
         session = self.change(session)?;
         session = self.by_keys(session)?;
@@ -68,7 +76,15 @@ impl Journey<'_> {
         let board_file = self.directory.join("target.xml");
         fs::write(&board_file, board.document.to_string())?;
         let package = self.directory.join("acrn-scenario.deb");
-        configurator(self.context.layout, &board_file, &package)?;
+        test_of_crate(
+            self.context.layout,
+            &["acrn-configurator", "--test=browser"],
+            "target::a_package_for_an_inspected_machine",
+            &[
+                ("ACRN_BOARD", board_file.as_os_str()),
+                ("ACRN_PACKAGE", package.as_os_str()),
+            ],
+        )?;
         Ok(package)
     }
 
@@ -84,7 +100,7 @@ impl Journey<'_> {
     }
 
     /// A disk of `acrn-image create`, as the book describes its VM; a file in it is there after a restart.
-    fn debian_as_user_vm(&mut self, session: &mut Session, debian: &Debian) -> Result<()> {
+    fn debian_as_user_vm(&mut self, session: &mut Session) -> Result<()> {
         let (_, text) = CHAPTER.split_once("```toml\n").context("no definition")?;
         let (definition, _) = text.split_once("```").context("no end")?;
         // Its console is shown on that of the machine.
@@ -94,11 +110,7 @@ impl Journey<'_> {
             "/etc/acrn/vms/debian.toml",
             &definition.replace(console, "hv"),
         )?;
-        for kind in ["vmlinuz", "initrd"] {
-            let file = debian.image.with_extension(kind);
-            self.target.put(&file, &format!("/srv/debian.{kind}"))?;
-        }
-        self.target.run("ln -s /dev/vdc /srv/debian.img")?;
+        self.target.run("mount /dev/vdc /srv")?;
         for command in ["echo kept >/root/kept && sync", "grep kept /root/kept"] {
             self.target.run("acrnctl start debian")?;
             let number = session.number_of("debian")?;
@@ -109,7 +121,8 @@ impl Journey<'_> {
             self.target.run("acrnctl stop debian")?;
             session.to_hypervisor()?;
         }
-        self.target.run("rm /etc/acrn/vms/debian.toml")?;
+        self.target
+            .run("rm /etc/acrn/vms/debian.toml && umount /srv")?;
         Ok(())
     }
 
@@ -215,37 +228,6 @@ impl Journey<'_> {
         fs::write(&path, text)?;
         self.target.put(&path, to)
     }
-}
-
-/// Runs the Configurator's part, a test of its own crate.
-fn configurator(layout: &Layout, board: &Path, package: &Path) -> Result<()> {
-    let step = Step::begin("Configurator in a browser");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(layout.root())
-        .args([
-            "test",
-            "--package",
-            "acrn-configurator",
-            "--test",
-            "browser",
-            "--",
-        ])
-        .args([
-            "--ignored",
-            "--exact",
-            "target::a_package_for_an_inspected_machine",
-        ])
-        .env("ACRN_BOARD", board)
-        .env("ACRN_PACKAGE", package);
-    let log = layout.logs().join("configurator.log");
-    step.run(&mut cargo, &log, |_| None)?;
-    ensure!(
-        package.exists(),
-        "the test has made no package: is it still there?"
-    );
-    step.done("a package");
-    Ok(())
 }
 
 /// Memory of the User VM whose shell is shown, in KiB.

@@ -35,7 +35,7 @@ pub(super) fn journey(context: &Context) -> Result<Outcome> {
     let debian = Debian::build(context.layout)?;
     let mut disks = vec![context.artefacts.data_disk.clone()];
     if context.full {
-        disks.push(long::user_disk(&debian, &directory)?);
+        disks.push(long::user_disk(context.layout, &debian, &directory)?);
     }
     let mut journey = Journey {
         context,
@@ -45,7 +45,7 @@ pub(super) fn journey(context: &Context) -> Result<Outcome> {
         since: Instant::now(),
     };
     let result = match context.full {
-        true => journey.long(&debian),
+        true => journey.long(),
         false => journey.short(),
     };
     let _ = fs::remove_dir_all(&journey.directory);
@@ -110,13 +110,14 @@ impl Journey<'_> {
     }
 
     /// The packages with this kernel, in order.
-    fn packages(&self, kernel: Part, build: Option<u32>) -> Result<Vec<PathBuf>> {
+    fn packages(&mut self, kernel: Part, build: Option<u32>) -> Result<Vec<PathBuf>> {
         let layout = self.context.layout;
         let version = deb::version(build);
         let parts = [Part::Hypervisor, Part::Tools, kernel];
         let packages = parts.map(|part| deb::build(layout, part, &version));
         let packages = packages.into_iter().collect::<Result<Vec<_>>>()?;
         deb::lint(layout, &packages)?;
+        self.stage("packages are made");
         Ok(packages)
     }
 
