@@ -20,7 +20,7 @@ bridge=${BRIDGE:-acrn-br0}
 tap=${TAP:-tap_vm${vm_id}}
 console=${CONSOLE:-hv}
 root=${ROOT_DEVICE:-/dev/vda}
-bootargs=${BOOTARGS:-root=${root} rw console=ttyS0 no_timer_check tsc=reliable vm_name=user-vm${vm_id} vm_ip=192.168.100.$((vm_id + 1))}
+bootargs=${BOOTARGS:-root=${root} rw console=ttyS0 tsc=reliable vm_name=user-vm${vm_id} vm_ip=192.168.100.$((vm_id + 1))}
 dm=${ACRN_DM:-acrn-dm}
 # Where COM2 leads, on which the guest's life-cycle manager speaks: the words of acrn-dm -l, or
 # "vuart" for a line of the hypervisor's. Empty for no life-cycle manager.

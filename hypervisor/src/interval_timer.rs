@@ -1,4 +1,4 @@
-//! The interval timers of pre-launched VMs: `acrn_vdev::pit` at the ports of a PC, with the TSC for a clock.
+//! The interval timers of pre-launched VMs, and of User VMs whose Device Model asks for one: `acrn_vdev::pit` at the ports of a PC, with the TSC for a clock.
 //!
 //! A timer's interrupts are sent by one CPU's run loop ([`poll`]): that of the VM's first vCPU, unless
 //! that CPU's own timer is the guest's; then by the first CPU.
@@ -39,15 +39,13 @@ impl IntervalTimer {
 /// The VMs whose timers run, as bits.
 static RUNNING: AtomicU32 = AtomicU32::new(0);
 
-/// An access to one of its ports ([`Pit::owns`]).
-pub fn access(vm: &Vm, port: u16, write: Option<u8>) -> u8 {
+/// An access to one of its ports ([`Pit::owns`]); `None` when the VM has no timer here.
+pub fn access(vm: &Vm, port: u16, write: Option<u8>) -> Option<u8> {
     let mut guard = vm.interval_timer.lock();
-    let Some(timer) = guard.as_mut() else {
-        return 0xff;
-    };
+    let timer = guard.as_mut()?;
     let now = cpu::rdtsc();
     let Some(value) = write else {
-        return timer.pit.read(port, now);
+        return Some(timer.pit.read(port, now));
     };
     if timer.pit.write(port, value, now) {
         timer.due = timer.pit.next_rise(now);
@@ -56,7 +54,7 @@ pub fn access(vm: &Vm, port: u16, write: Option<u8>) -> u8 {
             run::kick(percpu::get(home(vm)));
         }
     }
-    0
+    Some(0)
 }
 
 /// The CPU that looks after a VM's timer.

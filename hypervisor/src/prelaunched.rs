@@ -251,7 +251,7 @@ fn byte(vcpu: &Vcpu, port: u16, write: Option<u8>) -> u8 {
     let vm = vcpu.vm();
     match (port, write) {
         (port, write) if Pit::owns(port) => {
-            return interval_timer::access(vm, port, write);
+            return interval_timer::access(vm, port, write).unwrap_or(0xff);
         }
         (INDEX_PORT | DATA_PORT, Some(value)) => vm.rtc.lock().write(port, value, rtc::now()),
         (INDEX_PORT | DATA_PORT, None) => return vm.rtc.lock().read(port, rtc::now()),

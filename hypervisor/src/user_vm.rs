@@ -183,6 +183,7 @@ pub fn dismantle(vm: &'static Vm) {
     vm.ioapics.lock().clear();
     vm.uart.lock().port = 0;
     *vm.counters.lock() = None;
+    *vm.interval_timer.lock() = None;
     console::forget(vm.id);
     if log::limited() {
         info!(

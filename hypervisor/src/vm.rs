@@ -90,7 +90,7 @@ pub struct Vm {
     pub uart: Mutex<ConsoleUart>,
     /// Counters of devices that are otherwise the Device Model's.
     pub counters: Mutex<Option<Counters>>,
-    /// The 8254 of a VM that has no Device Model and not the machine's.
+    /// Its 8254, unless that is the machine's or the Device Model's.
     pub interval_timer: Mutex<Option<IntervalTimer>>,
     /// Host physical address of the I/O request page; 0 for none.
     pub ioreq_page: AtomicU64,

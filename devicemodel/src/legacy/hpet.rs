@@ -4,7 +4,6 @@
 //! The hypervisor answers reads of the running counter where it can ([`crate::run::machine`]),
 //! and sees writes on their way here.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,6 @@ use acrn_abi::guest_map;
 use acrn_abi::types::Gsi;
 
 use super::alarm::Alarm;
-use super::pit::TIMER_GSI;
 use crate::hsm::sinks::Lines;
 use crate::pci::InterruptLine;
 
@@ -20,16 +18,15 @@ use crate::pci::InterruptLine;
 pub const BASE: u64 = guest_map::HPET_BASE.0;
 /// Their size.
 pub const SIZE: u64 = guest_map::HPET_SIZE;
-/// Id for the ACPI table: vendor 8086, legacy replacement, 64-bit counter, three comparators.
-pub const ID: u32 = 0x8086_a201;
+/// Id for the ACPI table: vendor 8086, 64-bit counter, three comparators. Without legacy replacement: the
+/// timer interrupt is the 8254's, which the hypervisor keeps in time.
+pub const ID: u32 = 0x8086_2201;
 
 const TICK_NS: u64 = guest_map::HPET_TICK_NS;
 const PERIOD_FS: u64 = TICK_NS * 1_000_000;
 const TIMERS: usize = 3;
 /// Shortest time between periodic interrupts: 100 microseconds.
 const SHORTEST_TICKS: u64 = 1000;
-/// Line of the second comparator in legacy mode: that of the real-time clock.
-const RTC_GSI: Gsi = Gsi(8);
 /// Lines that comparators can be routed to: 20 to 23.
 const ROUTES: u64 = 0x00f0_0000;
 
@@ -41,7 +38,6 @@ const FIRST_TIMER: u64 = 0x100;
 const TIMER_STRIDE: u64 = 0x20;
 
 const CONFIG_ENABLE: u64 = 1 << 0;
-const CONFIG_LEGACY: u64 = 1 << 1;
 const TIMER_LEVEL: u64 = 1 << 1;
 const TIMER_INTERRUPT: u64 = 1 << 2;
 const TIMER_PERIODIC: u64 = 1 << 3;
@@ -85,16 +81,14 @@ pub struct Hpet {
     lines: Arc<Lines>,
     /// One line for each route, for level-triggered comparators.
     levels: Vec<Arc<dyn InterruptLine>>,
-    /// Tells the PIT that its line is taken.
-    replaced: Arc<AtomicBool>,
 }
 
 impl Hpet {
-    /// A timer block on `lines`; `replaced` is set while it drives the timer interrupt.
+    /// A timer block on `lines`.
     ///
     /// # Errors
     /// The system has no threads left.
-    pub fn new(lines: &Arc<Lines>, replaced: Arc<AtomicBool>) -> std::io::Result<Arc<Mutex<Self>>> {
+    pub fn new(lines: &Arc<Lines>) -> std::io::Result<Arc<Mutex<Self>>> {
         let timer = || Timer {
             config: 0,
             comparator: u64::MAX,
@@ -109,7 +103,6 @@ impl Hpet {
             timers: [timer(), timer(), timer()],
             lines: lines.clone(),
             levels: (20..24).map(|gsi| lines.line(Gsi(gsi))).collect(),
-            replaced,
         };
         let shared = Arc::new(Mutex::new(hpet));
         for index in 0..TIMERS {
@@ -198,27 +191,20 @@ impl Hpet {
 
     fn fire(&mut self, index: usize) {
         let config = self.timers[index].config;
-        let legacy = self.config & CONFIG_LEGACY != 0;
         let level = config & TIMER_LEVEL != 0;
         if level {
             self.status |= 1 << index;
         }
-        match (legacy, index) {
-            (true, 0) => self.lines.pulse(TIMER_GSI),
-            (true, 1) => self.lines.pulse(RTC_GSI),
-            _ => {
-                let route = ((config & TIMER_ROUTE) >> 9) as u32;
-                if ROUTES >> route & 1 == 0 {
-                    return;
-                }
-                if level {
-                    if let Some(line) = self.levels.get((route - 20) as usize) {
-                        line.set(true);
-                    }
-                } else {
-                    self.lines.pulse(Gsi(route));
-                }
+        let route = ((config & TIMER_ROUTE) >> 9) as u32;
+        if ROUTES >> route & 1 == 0 {
+            return;
+        }
+        if level {
+            if let Some(line) = self.levels.get((route - 20) as usize) {
+                line.set(true);
             }
+        } else {
+            self.lines.pulse(Gsi(route));
         }
     }
 
@@ -260,12 +246,9 @@ impl Hpet {
         match register {
             CONFIG => {
                 let counter = self.counter();
-                let bits = CONFIG_ENABLE | CONFIG_LEGACY;
-                self.config = (self.config & !mask | value & mask) & bits;
+                self.config = (self.config & !mask | value & mask) & CONFIG_ENABLE;
                 self.base = counter;
                 self.since = Instant::now();
-                let takes_timer = self.config == bits;
-                self.replaced.store(takes_timer, Ordering::Relaxed);
                 self.arm_all();
             }
             STATUS => {
@@ -325,7 +308,6 @@ impl Hpet {
         for timer in &mut self.timers {
             (timer.config, timer.comparator, timer.period) = (0, u64::MAX, 0);
         }
-        self.replaced.store(false, Ordering::Relaxed);
         self.lower_lines();
         self.arm_all();
     }
@@ -345,7 +327,7 @@ mod tests {
     fn hpet() -> (Arc<FakeHsm>, Arc<Mutex<Hpet>>) {
         let hsm = FakeHsm::new();
         let lines = Lines::new(hsm.clone());
-        (hsm, Hpet::new(&lines, Arc::default()).unwrap())
+        (hsm, Hpet::new(&lines).unwrap())
     }
 
     #[test]
@@ -361,25 +343,25 @@ mod tests {
     }
 
     #[test]
-    fn linux_gets_its_tick_in_legacy_mode() {
+    fn linux_gets_its_tick() {
         let (hsm, shared) = hpet();
         let mut hpet = shared.lock().unwrap();
         hpet.write(CONFIG, 4, 3);
+        assert_eq!(hpet.read(CONFIG, 4), 1, "no legacy replacement");
         // As Linux sets a period: mark, first match, period.
         hpet.write(
             0x100,
             4,
-            TIMER_INTERRUPT | TIMER_PERIODIC | TIMER_SET | TIMER_32,
+            TIMER_INTERRUPT | TIMER_PERIODIC | TIMER_SET | TIMER_32 | 20 << 9,
         );
         let now = hpet.read(COUNTER, 4);
         hpet.write(0x108, 4, now + 10_000);
         hpet.write(0x108, 4, 10_000);
         drop(hpet);
-        let tick = Call::IrqLine(2, IrqLine::RISING_PULSE);
+        let tick = Call::IrqLine(20, IrqLine::RISING_PULSE);
         hsm.wait_for(&tick);
         hsm.take_calls();
         hsm.wait_for(&tick);
-        assert!(shared.lock().unwrap().replaced.load(Ordering::Relaxed));
     }
 
     #[test]
@@ -405,14 +387,15 @@ mod tests {
     fn a_match_that_has_passed_is_due_at_once() {
         let (hsm, shared) = hpet();
         let mut hpet = shared.lock().unwrap();
-        hpet.write(CONFIG, 4, 3);
+        hpet.write(CONFIG, 4, 1);
         hpet.write(COUNTER, 8, 1000);
-        hpet.write(0x100, 4, TIMER_INTERRUPT | TIMER_32);
+        hpet.write(0x100, 4, TIMER_INTERRUPT | TIMER_32 | 20 << 9);
         drop(hpet);
-        hsm.wait_for(&Call::IrqLine(2, IrqLine::RISING_PULSE));
+        let due = Call::IrqLine(20, IrqLine::RISING_PULSE);
+        hsm.wait_for(&due);
         hsm.take_calls();
         shared.lock().unwrap().write(0x108, 4, 500);
-        hsm.wait_for(&Call::IrqLine(2, IrqLine::RISING_PULSE));
+        hsm.wait_for(&due);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The virtual PC: all devices, and the way from an I/O request to the one that answers it.
 
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use acrn_abi::hypercall::Vdev;
 use acrn_abi::ioreq::{DIRECTION_READ, IoRequest, Kind};
 use acrn_abi::types::{Bdf, Gsi};
+use acrn_vdev::pit::{FIRST_PORT, SYSTEM_CONTROL};
 
 use super::Event;
 use crate::acpi;
@@ -104,9 +104,8 @@ impl Machine {
     pub fn new(spec: &VmSpec, parts: &Parts<'_>) -> Result<Self, MachineError> {
         let lines = Lines::new(parts.hsm.clone());
         let mut ports = PortBus::new();
-        let replaced = Arc::new(AtomicBool::new(false));
-        let hpet = Hpet::new(&lines, replaced.clone())?;
-        let pit = Pit::new(lines.clone(), replaced)?;
+        let hpet = Hpet::new(&lines)?;
+        let pit = Pit::new(lines.clone())?;
         let sci = lines.line(Gsi(acpi::SCI.into()));
         let power = Power::new(sci, parts.events.clone(), spec.sleeps());
         let cmos = Cmos::new(lines.line(RTC_GSI), power.clone(), parts.memory.layout)?;
@@ -131,7 +130,7 @@ impl Machine {
         for com in &spec.coms {
             backends.extend(add_com(&mut ports, com, &lines, &*parts.hsm)?);
         }
-        delegate_counters(&*parts.hsm);
+        delegate_timers(&*parts.hsm);
         let bus = build_bus(spec, parts, &lines)?;
         Ok(Self {
             ports,
@@ -406,13 +405,22 @@ fn emulated(legacy_id: u32) -> Vdev {
 }
 
 /// Has the hypervisor answer reads of the PM timer and of the HPET's counter, which guests make
-/// often and measure. What it cannot do is done here, more slowly.
-fn delegate_counters(hsm: &dyn Hsm) {
-    let mut vdev = emulated(Vdev::LEGACY_COUNTERS);
-    vdev.io_addr[..2].copy_from_slice(&[PM_TIMER.into(), hpet::BASE as u32]);
-    vdev.io_size[..2].copy_from_slice(&[4, hpet::SIZE as u32]);
-    if let Err(error) = hsm.create_vdev(&vdev) {
-        log::debug!("the hypervisor does not read the timers: {error}");
+/// often and measure, and be the 8254, whose interrupts they count. What it cannot do is done here, more
+/// slowly.
+fn delegate_timers(hsm: &dyn Hsm) {
+    let counters = [(PM_TIMER.into(), 4), (hpet::BASE as u32, hpet::SIZE as u32)];
+    let interval_timer = [(FIRST_PORT.into(), 4), (SYSTEM_CONTROL.into(), 1)];
+    for (legacy_id, places) in [
+        (Vdev::LEGACY_COUNTERS, counters),
+        (Vdev::LEGACY_TIMER, interval_timer),
+    ] {
+        let mut vdev = emulated(legacy_id);
+        for (index, (at, size)) in places.into_iter().enumerate() {
+            (vdev.io_addr[index], vdev.io_size[index]) = (at, size);
+        }
+        if let Err(error) = hsm.create_vdev(&vdev) {
+            log::debug!("the hypervisor has no timer {legacy_id} for the VM: {error}");
+        }
     }
 }
 

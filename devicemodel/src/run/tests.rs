@@ -130,6 +130,7 @@ fn a_vm_is_created_loaded_and_started_in_this_order() {
             len: 32 << 20,
         },
         Call::Vdev(Vdev::LEGACY_COUNTERS, 0x408),
+        Call::Vdev(Vdev::LEGACY_TIMER, 0x40),
         Call::Client,
         Call::Registers {
             rip: 0x100_0200,

@@ -5,11 +5,12 @@ use crate::arch::cpu;
 use crate::vcpu::{Local, Vcpu};
 use crate::virt::{IoExit, gpr};
 use crate::vm::Vm;
-use crate::{pci, power, prelaunched, serial, virtual_pci};
+use crate::{interval_timer, pci, power, prelaunched, serial, virtual_pci};
 use acrn_abi::{Gpa, Gva, PAGE_SIZE, guest_map};
 use acrn_emulate::StringIo;
 use acrn_emulate::paging::{Access, WalkError};
 use acrn_vdev::pci::ConfigAddress;
+use acrn_vdev::pit::Pit;
 
 /// Answer to a port access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +90,10 @@ fn access(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) -> Answe
         0xcf8 => Answer::Done(config_address(vm, size, write)),
         0xcfc..=0xcff => config_data(vcpu, port, size, write),
         guest_map::PORT_PM_TIMER if size == 4 && write.is_none() => pm_timer(vm),
+        _ if Pit::owns(port) && size == 1 => {
+            let value = interval_timer::access(vm, port, write.map(|value| value as u8));
+            value.map_or(Answer::Forward, |value| Answer::Done(value.into()))
+        }
         _ => Answer::Forward,
     }
 }

@@ -112,6 +112,9 @@ impl Vdev {
     /// `legacy_id` of the counters that the hypervisor reads for the Device Model: `io_addr[0]`
     /// is the port of the PM timer, `io_addr[1]` the address of the HPET, with their sizes.
     pub const LEGACY_COUNTERS: u32 = 2;
+    /// `legacy_id` of the interval timer (8254): `io_addr[0]` is the first of its four ports, `io_addr[1]`
+    /// that of the system control, with their sizes.
+    pub const LEGACY_TIMER: u32 = 3;
     /// `legacy_id` of a ring of the trace or of the log, for an
     /// [observer](crate::vm_flags::VmFlags::OBSERVER): `args` begins with an
     /// [`SbufParam`](super::SbufParam). It is the same as [`SETUP_SBUF`](super::HypercallId::SETUP_SBUF),

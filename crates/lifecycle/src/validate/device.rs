@@ -7,7 +7,8 @@
 //!
 //! The serial port behind the shell's `vm_console` ([`Vdev::LEGACY_UART`]): ACRN takes it from the
 //! scenario, upstream Linux has no call for it. The counters of PM timer and HPET
-//! ([`Vdev::LEGACY_COUNTERS`]), whose devices are otherwise the Device Model's.
+//! ([`Vdev::LEGACY_COUNTERS`]), whose devices are otherwise the Device Model's. The interval timer
+//! ([`Vdev::LEGACY_TIMER`]).
 
 use acrn_abi::hypercall::{Errno, Vdev};
 use acrn_abi::{Bdf, Gsi, guest_map};
@@ -32,11 +33,21 @@ pub enum Emulated {
     Uart(UartPlace),
     /// The counters, which have one place.
     Counters,
+    /// The 8254, which has one place.
+    IntervalTimer,
     /// The end of a serial line, on PCI: that of the vUART with this number.
     SerialCard(PciPlace, u16),
     /// Shared memory of so many bytes.
     SharedMemory(PciPlace, RegionName, u64),
 }
+
+/// Places and sizes of PM timer and HPET.
+const COUNTERS: [(u64, u64); 2] = [
+    (guest_map::PORT_PM_TIMER as u64, 4),
+    (guest_map::HPET_BASE.0, guest_map::HPET_SIZE),
+];
+/// Those of the 8254, and of the port with its third counter's gate.
+const INTERVAL_TIMER: [(u64, u64); 2] = [(0x40, 4), (0x61, 1)];
 
 /// Where a PCI function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,13 +111,8 @@ pub enum BadVdev {
     Name,
     /// The serial port cannot have this line.
     Line(u8),
-    /// The counters cannot be there.
-    Counters {
-        /// Port of the PM timer.
-        port: u32,
-        /// Address of the HPET.
-        hpet: u32,
-    },
+    /// The parts of a device that has one place cannot be there.
+    Places([u32; 2]),
 }
 
 impl BadVdev {
@@ -135,8 +141,8 @@ impl fmt::Display for BadVdev {
             Self::Slot(slot) => write!(f, "{slot:#x} is no place on a PCI bus"),
             Self::Name => f.write_str("the name of shared memory is no text of 1 to 32 bytes"),
             Self::Line(gsi) => write!(f, "a serial port cannot have line {gsi}"),
-            Self::Counters { port, hpet } => {
-                write!(f, "PM timer and HPET cannot be at {port:#x} and {hpet:#x}")
+            Self::Places([first, second]) => {
+                write!(f, "a timer cannot be at {first:#x} and {second:#x}")
             }
         }
     }
@@ -158,19 +164,8 @@ impl Emulated {
         } = *vdev;
         match (vendor, device, legacy_id) {
             (0, 0, Vdev::LEGACY_UART) => UartPlace::new(vdev).map(Self::Uart),
-            (0, 0, Vdev::LEGACY_COUNTERS) => {
-                let [port, hpet, ..] = vdev.io_addr;
-                let wanted = (
-                    [guest_map::PORT_PM_TIMER.into(), guest_map::HPET_BASE.0],
-                    [4, guest_map::HPET_SIZE],
-                );
-                let sizes = [vdev.io_size[0], vdev.io_size[1]];
-                if ([port, hpet].map(u64::from), sizes.map(u64::from)) == wanted {
-                    Ok(Self::Counters)
-                } else {
-                    Err(BadVdev::Counters { port, hpet })
-                }
-            }
+            (0, 0, Vdev::LEGACY_COUNTERS) => Self::Counters.in_its_places(vdev, COUNTERS),
+            (0, 0, Vdev::LEGACY_TIMER) => Self::IntervalTimer.in_its_places(vdev, INTERVAL_TIMER),
             _ => match (vendor, device) {
                 guest_map::PCI_UART_ID => {
                     let [low, high, ..] = vdev.args;
@@ -188,6 +183,16 @@ impl Emulated {
                     legacy_id,
                 }),
             },
+        }
+    }
+
+    fn in_its_places(self, vdev: &Vdev, places: [(u64, u64); 2]) -> Result<Self, BadVdev> {
+        let [first, second, ..] = vdev.io_addr;
+        let [first_size, second_size, ..] = vdev.io_size;
+        let wanted = [(first, first_size), (second, second_size)];
+        match wanted.map(|(at, size)| (at.into(), size.into())) == places {
+            true => Ok(self),
+            false => Err(BadVdev::Places([first, second])),
         }
     }
 
@@ -305,19 +310,27 @@ mod tests {
     }
 
     #[test]
-    fn the_counters_have_one_place() {
-        let mut vdev = uart(0x408, 4, 0);
-        vdev.legacy_id = Vdev::LEGACY_COUNTERS;
-        vdev.io_addr[1] = 0xfed0_0000;
-        vdev.io_size[1] = 0x400;
-        assert_eq!(Emulated::new(&vdev), Ok(Emulated::Counters));
-        for index in 0..2 {
-            let (mut moved, mut resized) = (vdev, vdev);
-            moved.io_addr[index] ^= 0x1000;
-            resized.io_size[index] += 1;
-            for wrong in [moved, resized] {
-                let answer = Emulated::new(&wrong);
-                assert!(matches!(answer, Err(BadVdev::Counters { .. })));
+    fn timers_have_one_place() {
+        let counters = (Vdev::LEGACY_COUNTERS, [(0x408, 4), (0xfed0_0000, 0x400)]);
+        let interval_timer = (Vdev::LEGACY_TIMER, [(0x40, 4), (0x61, 1)]);
+        for ((legacy_id, places), expected) in [
+            (counters, Emulated::Counters),
+            (interval_timer, Emulated::IntervalTimer),
+        ] {
+            let mut vdev = uart(0, 0, 0);
+            vdev.legacy_id = legacy_id;
+            for (index, (at, size)) in places.into_iter().enumerate() {
+                (vdev.io_addr[index], vdev.io_size[index]) = (at, size);
+            }
+            assert_eq!(Emulated::new(&vdev), Ok(expected));
+            for index in 0..2 {
+                let (mut moved, mut resized) = (vdev, vdev);
+                moved.io_addr[index] ^= 0x1000;
+                resized.io_size[index] += 1;
+                for wrong in [moved, resized] {
+                    let answer = Emulated::new(&wrong);
+                    assert!(matches!(answer, Err(BadVdev::Places(_))));
+                }
             }
         }
     }
@@ -381,7 +394,7 @@ mod tests {
         assert!(matches!(Emulated::new(&vdev), Ok(Emulated::Uart(_))));
         let (mut vendor, mut legacy) = (vdev, vdev);
         vendor.vendor = 0x1af4;
-        legacy.legacy_id = 3;
+        legacy.legacy_id = 4;
         for unknown in [vendor, legacy] {
             let answer = Emulated::new(&unknown);
             assert!(matches!(answer, Err(BadVdev::Unknown { .. })));

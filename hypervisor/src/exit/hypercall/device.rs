@@ -2,6 +2,7 @@
 
 use super::{Refusal, existing, read, slot, write};
 use crate::arch::{cpu, tsc};
+use crate::interval_timer::IntervalTimer;
 use crate::vm::{self, CONSOLE_SOURCE, Vm};
 use crate::{config, console, inter_vm, percpu, rings, shared_memory, virtual_pci};
 use acrn_abi::hypercall::{CpuStateQuery, Errno, HwInfo, MmioDev, PciDev, PtdevIrq, Vdev};
@@ -15,8 +16,8 @@ use acrn_lifecycle::validate::{
 use acrn_vdev::counters::Counters;
 use acrn_vdev::uart::VUart;
 
-/// CREATE_VDEV and DESTROY_VDEV: the serial port of `vm_console`, the counters, and the devices by
-/// which VMs reach each other.
+/// CREATE_VDEV and DESTROY_VDEV: the serial port of `vm_console`, timers, and the devices by which
+/// VMs reach each other.
 pub fn change_vdev(id: VmId, block: Gpa, change: VdevChange) -> Result<u64, Refusal> {
     let description: Vdev = read(block)?;
     if let Some(request) = RingRequest::of_device(&description)? {
@@ -61,6 +62,10 @@ fn create(vm: &Vm, device: Emulated) -> Result<u64, Refusal> {
             *vm.counters.lock() = Some(Counters::new(tsc::khz(), cpu::rdtsc()));
             Ok(0)
         }
+        Emulated::IntervalTimer => {
+            *vm.interval_timer.lock() = Some(IntervalTimer::new());
+            Ok(0)
+        }
         Emulated::SerialCard(place, vuart) => add_serial_card(vm, &place, vuart),
         Emulated::SharedMemory(place, name, size) => add_shared_memory(vm, &place, &name, size),
     }
@@ -74,6 +79,10 @@ fn destroy(vm: &Vm, device: Removal) -> Result<u64, Refusal> {
             Ok(0)
         }
         Removal::Other(Emulated::Uart(place)) => remove_uart(vm, place),
+        Removal::Other(Emulated::IntervalTimer) => {
+            *vm.interval_timer.lock() = None;
+            Ok(0)
+        }
         Removal::Other(_) => {
             *vm.counters.lock() = None;
             Ok(0)

@@ -297,6 +297,8 @@ pub(super) fn debian(machine: &mut Machine) -> Result<()> {
     let session = machine.user(1)?;
     let kernel = session.check("uname -r -v", COMMAND)?;
     ensure!(kernel.contains("Debian"), "the kernel is {kernel}");
+    // Its timer interrupt works without being excused from the kernel's own check.
+    session.check("! grep no_timer_check /proc/cmdline", COMMAND)?;
     let online = session.check("nproc", COMMAND)?;
     ensure!(online == "2", "{online} vCPUs are on line instead of 2");
     session.check("ping -c 2 192.168.100.1", COMMAND)?;
