@@ -116,7 +116,7 @@ fn let_run(platform: &Platform) {
 /// first one.
 fn first_console() -> Option<VmId> {
     let setup = config::setup();
-    let running = |vm: &&crate::vm::Vm| vm.may_run() && vm.uart.lock().port != 0;
+    let running = |vm: &&crate::vm::Vm| vm.may_run() && vm.uart.lock().is_there();
     let chosen = setup.console_vm().map(|slot| crate::vm::get(VmId(slot)));
     let mut all = crate::vm::all().iter();
     let vm = chosen.filter(running).or_else(|| all.find(running));

@@ -121,7 +121,7 @@ pub fn forget(id: VmId) {
 }
 
 /// Moves a VM's output on: to the console, or to what is kept.
-pub fn drain(vm: &Vm) {
+fn drain(vm: &Vm) {
     let attached = ATTACHED.load(Ordering::Relaxed) == vm.id.0;
     let mut uart = vm.uart.lock();
     let before = uart.device.irq();
@@ -146,8 +146,27 @@ pub fn drain(vm: &Vm) {
     }
 }
 
+/// A guest's access to the UART of its console, from a register on.
+pub fn access(vm: &Vm, first: u8, size: u8, write: Option<u64>) -> u64 {
+    let (value, changed) = {
+        let mut uart = vm.uart.lock();
+        let before = uart.device.irq();
+        let value = uart.device.access(first, size, write);
+        (value, before != uart.device.irq())
+    };
+    match write {
+        Some(_) => drain(vm),
+        None => room(vm),
+    }
+    // Draining changes the interrupt too, and looks for itself.
+    if changed {
+        vm.refresh_uart_line();
+    }
+    value
+}
+
 /// A VM read its receive buffer: there may be room again.
-pub fn room(vm: &Vm) {
+fn room(vm: &Vm) {
     if BLOCKED.load(Ordering::Relaxed) && ATTACHED.load(Ordering::Relaxed) == vm.id.0 {
         BLOCKED.store(false, Ordering::Relaxed);
         request_input();
@@ -266,7 +285,7 @@ fn to_vm(id: VmId, byte: u8) {
         ConsoleInput::Next => {
             let next = (1..=MAX_VMS)
                 .map(|step| VmId(((id.index() + step) % MAX_VMS) as u16))
-                .find(|candidate| vm::get(*candidate).uart.lock().port != 0);
+                .find(|candidate| vm::get(*candidate).uart.lock().is_there());
             if let Some(next) = next {
                 attach(next);
             }

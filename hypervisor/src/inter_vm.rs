@@ -1,5 +1,5 @@
 //! The devices by which VMs reach each other, as the configuration says: serial lines and shared
-//! memory.
+//! memory; and consoles on serial cards, which are like them.
 //!
 //! A VM that the hypervisor starts has all of them from its beginning ([`furnish`]). A Device Model,
 //! which lays out the PCI bus of its VM, asks for those on PCI ([`add_card`],
@@ -10,7 +10,7 @@ use crate::shared_memory::{self, Member};
 use crate::virtual_pci::{self, Device};
 use crate::vm::Vm;
 use acrn_abi::{Bdf, Gsi, VmId};
-use acrn_config_blob::{DeviceKind, LoadOrder, PciDevice, VuartKind};
+use acrn_config_blob::{CONSOLE_VUART, DeviceKind, LoadOrder, PciDevice, VuartKind};
 use acrn_config_use::LineEnd;
 use acrn_lifecycle::validate::UartPlace;
 use acrn_vdev::pci::VirtualFunction;
@@ -110,9 +110,13 @@ fn add_function(
     Ok(())
 }
 
-/// Puts the end of a serial line on the PCI bus of a VM, with BARs at these addresses.
+/// Puts the end of a serial line, or the UART of its console, on the PCI bus of a VM, with BARs at these
+/// addresses.
 pub fn add_card(vm: &Vm, end: LineEnd, bdf: Bdf, bars: &[u64; 6]) -> Result<(), Refused> {
     let number = end.vuart;
+    if number == CONSOLE_VUART {
+        return add_console(vm, bdf, bars);
+    }
     let end = serial::find(end).ok_or(Refused::NoLine(number))?;
     if serial::is_plugged(end) {
         return Err(Refused::Connected(number));
@@ -120,6 +124,18 @@ pub fn add_card(vm: &Vm, end: LineEnd, bdf: Bdf, bars: &[u64; 6]) -> Result<(), 
     let function = placed(serial_card::function(), bars);
     virtual_pci::add(vm, bdf, function, Device::Serial(end)).map_err(Refused::Bus)?;
     serial::plug(end, Seat::Card { vm: vm.id, bdf });
+    Ok(())
+}
+
+fn add_console(vm: &Vm, bdf: Bdf, bars: &[u64; 6]) -> Result<(), Refused> {
+    if vm.uart.lock().is_there() {
+        return Err(Refused::Connected(CONSOLE_VUART));
+    }
+    let function = placed(serial_card::function(), bars);
+    virtual_pci::add(vm, bdf, function, Device::Console).map_err(Refused::Bus)?;
+    let mut uart = vm.uart.lock();
+    uart.reset();
+    uart.card = Some(bdf);
     Ok(())
 }
 

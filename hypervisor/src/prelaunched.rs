@@ -15,7 +15,7 @@ use crate::{config, inter_vm, iommu, lifecycle, memory, pci};
 use acrn_abi::{Gpa, Gsi, VmId, guest_map};
 use acrn_acpi::build::{self, Machine, SCI, Serial};
 use acrn_boot::BootInfo;
-use acrn_config_blob::{LoadOrder, VuartKind};
+use acrn_config_blob::{CONSOLE_VUART, LoadOrder, VuartKind};
 use acrn_lifecycle::VmState;
 use acrn_memory::{Access, MapError, MemType, MemoryKind, Owner, pc};
 use acrn_sched::Params;
@@ -160,7 +160,7 @@ fn add_devices(vm: &Vm, wanted: &Wanted) {
     *vm.counters.lock() = Some(Counters::new(tsc::khz(), cpu::rdtsc()));
     *vm.interval_timer.lock() = Some(IntervalTimer::new());
     let console = wanted
-        .vuart(0)
+        .vuart(CONSOLE_VUART)
         .filter(|uart| uart.kind == VuartKind::Legacy);
     if let Some(console) = console {
         let mut uart = vm.uart.lock();

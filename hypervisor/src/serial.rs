@@ -12,6 +12,7 @@ use acrn_abi::{Bdf, Gsi, PAGE_SIZE, VmId};
 use acrn_config_blob::Config;
 use acrn_config_use::{LineEnd, lines};
 use acrn_vdev::serial_link::{SerialLink, Side};
+use acrn_vdev::uart;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use spin::{Mutex, Once};
@@ -20,8 +21,8 @@ use spin::{Mutex, Once};
 const WAITING: usize = 4096;
 /// Most ends of a VM at legacy ports.
 const MAX_PORTS: usize = acrn_config_blob::MAX_VUARTS;
-/// Registers of a UART.
-const REGISTERS: u16 = 8;
+/// Ports of a UART.
+const REGISTERS: u16 = uart::REGISTERS as u16;
 
 /// One end of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,20 +152,16 @@ pub fn reset(end: End) {
     });
 }
 
-/// Access to the UART at an end, from a register on; a wider one reads or writes the registers that it
-/// spans, as a bus of bytes does.
+/// Access to the UART at an end, from a register on.
 pub fn access(end: End, first: u8, size: u8, write: Option<u64>) -> u64 {
     let work = |wire: &mut Wire| {
-        let mut value = 0;
-        for i in 0..size.min(8) {
-            let register = first + i;
-            match write {
-                _ if u16::from(register) >= REGISTERS => value |= 0xff << (8 * i),
-                Some(v) => wire.link.write(end.side, register, (v >> (8 * i)) as u8),
-                None => value |= u64::from(wire.link.read(end.side, register)) << (8 * i),
+        uart::spread(first, size, write, |register, write| match write {
+            Some(value) => {
+                wire.link.write(end.side, register, value);
+                0
             }
-        }
-        value
+            None => wire.link.read(end.side, register),
+        })
     };
     with(end, work).unwrap_or(u64::MAX)
 }

@@ -12,7 +12,7 @@ use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, module_tag};
 use acrn_acpi::Platform;
 use acrn_boot::BootInfo;
 use acrn_boot::bzimage::Search;
-use acrn_config_blob::LoadOrder;
+use acrn_config_blob::{CONSOLE_VUART, LoadOrder, VuartKind};
 use acrn_config_use::HugePages;
 use acrn_lifecycle::VmState;
 use acrn_memory::{Access, HostMap, MapError, MemType, MemoryKind};
@@ -150,13 +150,15 @@ fn add_devices(vm: &Vm, platform: &Platform) {
     }
     drop(list);
     vm.connect_pic(|gsi| platform.madt.isa_irq(gsi));
-    let (port, gsi) = console::service_uart_line(platform);
-    {
+    let described = config::setup().service_vm();
+    let wanted = described.as_ref().and_then(|vm| vm.vuart(CONSOLE_VUART));
+    if wanted.is_none_or(|console| console.kind == VuartKind::Legacy) {
+        let (port, gsi) = console::service_uart_line(platform);
         let mut uart = vm.uart.lock();
         uart.port = port;
         uart.gsi = gsi;
     }
-    if let Some(described) = config::setup().service_vm() {
+    if let Some(described) = described {
         let place = |wanted| pci::free_place(vm, wanted);
         inter_vm::furnish(vm, &described, place, |irq| {
             platform.madt.isa(irq as u8).gsi

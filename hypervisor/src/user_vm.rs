@@ -181,7 +181,7 @@ pub fn dismantle(vm: &'static Vm) {
     virtual_pci::clear(vm);
     vm.reset_devices();
     vm.ioapics.lock().clear();
-    vm.uart.lock().port = 0;
+    vm.uart.lock().remove();
     *vm.counters.lock() = None;
     *vm.interval_timer.lock() = None;
     console::forget(vm.id);

@@ -17,7 +17,7 @@ use crate::vcpu::Vcpu;
 use crate::virt::NestedFault;
 use crate::vm::Vm;
 use crate::withheld::Withheld;
-use crate::{pci, serial, shared_memory};
+use crate::{console, pci, serial, shared_memory};
 use acrn_abi::{Bdf, Gpa};
 use acrn_memory::{Access, MapError, MemType};
 use acrn_vdev::interrupt::Delivery;
@@ -34,6 +34,8 @@ pub const MAX_FUNCTIONS: usize = 16;
 /// What answers for the BARs of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
+    /// The UART of the VM's console.
+    Console,
     /// The end of a serial line.
     Serial(serial::End),
     /// Memory that VMs share.
@@ -137,8 +139,13 @@ pub fn remove(vm: &Vm, bdf: Bdf, id: (u16, u16)) -> Option<()> {
     };
     vm.flush_translations(None);
     drop(freed);
-    if let Some(end) = slot.end() {
-        serial::unplug(end);
+    match slot.device {
+        Device::Console => {
+            vm.uart.lock().remove();
+            console::forget(vm.id);
+        }
+        Device::Serial(end) => serial::unplug(end),
+        Device::SharedMemory(_) => {}
     }
     Some(())
 }
@@ -277,6 +284,8 @@ enum Effect {
     Done(u64),
     /// The guest changed its interrupts.
     Send(Messages),
+    /// It is a register of the console's UART.
+    Console(u8),
     /// It is a register of this UART.
     Serial(serial::End, u8),
     /// It is memory of this region.
@@ -300,6 +309,7 @@ pub fn memory_access(vm: &Vm, gpa: Gpa, size: u8, write: Option<u64>) -> Option<
     match effect {
         Effect::Done(value) => return Some(value),
         Effect::Send(messages) => messages.into_iter().for_each(|message| vm.deliver(message)),
+        Effect::Console(register) => return Some(console::access(vm, register, size, write)),
         Effect::Serial(end, register) => return Some(serial::access(end, register, size, write)),
         Effect::Memory(region, offset) => {
             return Some(shared_memory::access(region, offset, size, write));
@@ -328,7 +338,7 @@ impl Slot {
     fn end(&self) -> Option<serial::End> {
         match self.device {
             Device::Serial(end) => Some(end),
-            Device::SharedMemory(_) => None,
+            Device::Console | Device::SharedMemory(_) => None,
         }
     }
 
@@ -337,10 +347,13 @@ impl Slot {
             return self.table(offset, size, write);
         }
         match (&mut self.device, bar) {
-            (Device::Serial(end), serial_card::REGISTERS) => match u8::try_from(offset) {
-                Ok(register @ 0..8) => Effect::Serial(*end, register),
-                _ => Effect::Done(u64::MAX),
-            },
+            (Device::Console | Device::Serial(_), serial_card::REGISTERS)
+                if offset >= serial_card::REGISTER_COUNT =>
+            {
+                Effect::Done(u64::MAX)
+            }
+            (Device::Console, serial_card::REGISTERS) => Effect::Console(offset as u8),
+            (Device::Serial(end), serial_card::REGISTERS) => Effect::Serial(*end, offset as u8),
             (Device::SharedMemory(member), ivshmem::MEMORY) => {
                 Effect::Memory(member.region, offset)
             }
@@ -383,7 +396,7 @@ fn map_memory(vm: &Vm, gpa: Gpa) -> Option<()> {
             let (bar, _) = slot.function.locate(gpa.0, 1)?;
             (bar == ivshmem::MEMORY).then_some((slot, member.region))
         }
-        Device::Serial(_) => None,
+        Device::Console | Device::Serial(_) => None,
     })?;
     let (start, size) = slot.function.bar(ivshmem::MEMORY)?;
     let memory = shared_memory::start(region)?;

@@ -9,9 +9,9 @@ use crate::serial::Ports;
 use crate::vcpu::{Vcpu, request};
 use crate::virt::NestedTable;
 use crate::virtual_pci::Functions;
-use crate::{config, lapic_passthrough, memory, percpu};
+use crate::{config, lapic_passthrough, memory, percpu, virtual_pci};
 use acrn_abi::vm_flags::VmFlags;
-use acrn_abi::{Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId, guest_map};
+use acrn_abi::{Bdf, Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId, guest_map};
 use acrn_config_blob::LoadOrder;
 use acrn_lifecycle::{Restarts, Severity, Standing, VmState};
 use acrn_memory::Access;
@@ -42,12 +42,34 @@ pub const CONSOLE_SOURCE: u8 = 0;
 
 /// A virtual UART and where the guest sees it.
 pub struct ConsoleUart {
-    /// First of its eight ports; 0 when there is none.
+    /// First of its eight ports; 0 when it has none.
     pub port: u16,
     /// Its interrupt line.
     pub gsi: Gsi,
+    /// The PCI card that it is on when it has no ports.
+    pub card: Option<Bdf>,
+    /// Its interrupt as the card has told it.
+    told: bool,
     /// The device.
     pub device: VUart,
+}
+
+impl ConsoleUart {
+    /// Whether the guest has it.
+    pub fn is_there(&self) -> bool {
+        self.port != 0 || self.card.is_some()
+    }
+
+    /// Takes it from the guest.
+    pub fn remove(&mut self) {
+        (self.port, self.card) = (0, None);
+    }
+
+    /// As after power-up.
+    pub fn reset(&mut self) {
+        self.device = VUart::new();
+        self.told = false;
+    }
 }
 
 /// One VM.
@@ -239,6 +261,8 @@ impl Vm {
             uart: Mutex::new(ConsoleUart {
                 port: 0,
                 gsi: Gsi(0),
+                card: None,
+                told: false,
                 device: VUart::new(),
             }),
             counters: Mutex::new(None),
@@ -651,13 +675,19 @@ impl Vm {
         }
     }
 
-    /// Brings the UART's interrupt line in step with the device.
+    /// Brings the UART's interrupt in step with the device.
     pub fn refresh_uart_line(&self) {
         // The lock is held until the line is set: another CPU that changes the UART in between
         // would see its own, newer level undone, and the guest would miss an interrupt for good.
-        let uart = self.uart.lock();
+        let mut uart = self.uart.lock();
+        let level = uart.device.irq();
         if uart.port != 0 {
-            self.set_shared_line(uart.gsi, CONSOLE_SOURCE, uart.device.irq());
+            self.set_shared_line(uart.gsi, CONSOLE_SOURCE, level);
+        } else if let Some(bdf) = uart.card {
+            let before = core::mem::replace(&mut uart.told, level);
+            if level && !before {
+                virtual_pci::raise(self, bdf, 0);
+            }
         }
     }
 
@@ -678,7 +708,7 @@ impl Vm {
             ioapic.reset();
         }
         *self.asserted.lock() = [0; SHARED_LINES];
-        self.uart.lock().device = VUart::new();
+        self.uart.lock().reset();
         if let Some(counters) = self.counters.lock().as_mut() {
             counters.reset();
         }

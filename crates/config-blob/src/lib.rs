@@ -67,7 +67,9 @@ pub const MAX_BOOTARGS: usize = 2047;
 pub const MAX_TAG: usize = 31;
 /// Longest name of a shared memory region, in bytes.
 pub const MAX_REGION_NAME: usize = 27;
-/// Most vUARTs of a VM: its console, number 0; 8 lines; and those through which the Service VM and the
+/// Number of the vUART that is the VM's console.
+pub const CONSOLE_VUART: u16 = 0;
+/// Most vUARTs of a VM: its console; 8 lines; and those through which the Service VM and the
 /// others tell each other to shut down.
 pub const MAX_VUARTS: usize = 24;
 /// Most PCI devices that a VM is given.

@@ -7,7 +7,6 @@ use acrn_abi::VmId;
 use acrn_abi::vm_flags::VmFlags;
 use acrn_config_blob::{
     Config, ConsoleKind, DeviceKind, Features, LoadOrder, PerformancePolicy, Restart, Vm, VmKind,
-    Vuart, VuartKind,
 };
 use core::fmt::Arguments;
 
@@ -124,10 +123,6 @@ fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
             vm.vcpus.iter().any(|vcpu| vcpu.clos != 0),
             "classes of service",
         ),
-        (
-            vm.vuarts.iter().any(is_console_card),
-            "a console on a PCI card",
-        ),
         (!vm.mmio_devices.is_empty(), "devices without PCI"),
         (!vm.intx_pins.is_empty(), "pins of I/O APICs"),
         (vm.epc.size != 0, "enclave memory (SGX)"),
@@ -139,10 +134,6 @@ fn of_vm(vm: &Vm<'_>, say: Say<'_>) {
     ];
     let asked = parts.iter().filter(|(asked, _)| *asked);
     asked.for_each(|(_, what)| lacks(what));
-}
-
-fn is_console_card(vuart: Vuart) -> bool {
-    vuart.kind == VuartKind::Pci && vuart.target.is_none()
 }
 
 #[cfg(test)]

@@ -13,6 +13,28 @@
 pub const TX_SIZE: usize = 8192;
 /// Size of the receive ring, in bytes.
 pub const RX_SIZE: usize = 256;
+/// Registers, a byte each.
+pub const REGISTERS: u8 = 8;
+
+/// An access of `size` bytes from a register on: of `one` register after the other that it spans, as a bus of
+/// bytes does it. There are ones behind the last.
+pub fn spread(
+    first: u8,
+    size: u8,
+    write: Option<u64>,
+    mut one: impl FnMut(u8, Option<u8>) -> u8,
+) -> u64 {
+    let mut value = 0;
+    for lane in 0..size.min(8) {
+        let register = first.saturating_add(lane);
+        let read = match register < REGISTERS {
+            true => one(register, write.map(|value| (value >> (8 * lane)) as u8)),
+            false => 0xff,
+        };
+        value |= u64::from(read) << (8 * lane);
+    }
+    value
+}
 
 mod reg {
     /// RBR (read), THR (write), DLL.
@@ -166,6 +188,18 @@ impl<const TX: usize> VUart<TX> {
             reg::MSR => self.read_msr(),
             _ => self.scr,
         }
+    }
+
+    /// An access of `size` bytes from a register on ([`spread`]).
+    #[inline]
+    pub fn access(&mut self, first: u8, size: u8, write: Option<u64>) -> u64 {
+        spread(first, size, write, |register, write| match write {
+            Some(value) => {
+                self.write(register, value);
+                0
+            }
+            None => self.read(register),
+        })
     }
 
     /// Writes register `register`, 0..=7.

@@ -11,6 +11,7 @@ use acrn_emulate::StringIo;
 use acrn_emulate::paging::{Access, WalkError};
 use acrn_vdev::pci::ConfigAddress;
 use acrn_vdev::pit::Pit;
+use acrn_vdev::uart::REGISTERS;
 
 /// Answer to a port access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,10 @@ fn access(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) -> Answe
             }
             None => vm.read_pic(port).into(),
         }),
-        _ if uart_owns(vcpu, port) => Answer::Done(uart(vcpu, port, size, write)),
+        _ if let Some(register) = uart_register(vm, port) => {
+            let value = crate::console::access(vm, register, size, write.map(u64::from));
+            Answer::Done(value as u32)
+        }
         _ if let Some((end, register)) = vm.ports.at(port) => {
             let value = serial::access(end, register, size, write.map(u64::from));
             Answer::Done(value as u32)
@@ -98,42 +102,12 @@ fn access(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) -> Answe
     }
 }
 
+/// The register of the console's UART at a port.
 #[inline]
-fn uart_owns(vcpu: &Vcpu, port: u16) -> bool {
-    let base = vcpu.vm().uart.lock().port;
-    base != 0 && port.wrapping_sub(base) < 8
-}
-
-/// A wider access reads or writes the registers that it spans, as a bus of bytes does.
-fn uart(vcpu: &Vcpu, port: u16, size: u8, write: Option<u32>) -> u32 {
-    let vm = vcpu.vm();
-    let mut value = 0;
-    let before;
-    let after;
-    {
-        let mut uart = vm.uart.lock();
-        let first = (port - uart.port) as u8;
-        before = uart.device.irq();
-        for i in 0..size {
-            let register = first + i;
-            match write {
-                _ if register > 7 => value |= 0xff << (8 * i),
-                Some(v) => uart.device.write(register, (v >> (8 * i)) as u8),
-                None => value |= u32::from(uart.device.read(register)) << (8 * i),
-            }
-        }
-        after = uart.device.irq();
-    }
-    if write.is_some() {
-        crate::console::drain(vm);
-    } else {
-        crate::console::room(vm);
-    }
-    // Draining changes the line too, and looks for itself.
-    if before != after {
-        vm.refresh_uart_line();
-    }
-    value
+fn uart_register(vm: &Vm, port: u16) -> Option<u8> {
+    let base = vm.uart.lock().port;
+    let register = port.wrapping_sub(base);
+    (base != 0 && register < REGISTERS.into()).then_some(register as u8)
 }
 
 /// The PM timer of a User VM, where its Device Model leaves it to the hypervisor.

@@ -187,7 +187,7 @@ fn attach(id: VmId) -> bool {
     let Some(vm) = guests::existing(id) else {
         return false;
     };
-    if vm.uart.lock().port == 0 {
+    if !vm.uart.lock().is_there() {
         let state = *vm.state.lock();
         let hint = match state {
             VmState::Created => "its Device Model is still at work; try again",

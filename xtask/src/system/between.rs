@@ -14,8 +14,8 @@ use crate::machine::Boot;
 use crate::scenario;
 use crate::session::Session;
 
-/// What two VMs of a scenario have in common: a serial line at `port`, one on a PCI card, and 2 MiB of
-/// shared memory. To be put behind the other features.
+/// What two VMs of a scenario have in common: a serial line at `port`, one on a PCI card behind the place of a
+/// console's, and 2 MiB of shared memory. To be put behind the other features.
 fn in_common(vms: [&str; 2], port: &str) -> String {
     let line = |kind, place: String| {
         let ends = vms.map(|vm| format!("<endpoint><vm_name>{vm}</vm_name>{place}</endpoint>"));
@@ -25,7 +25,7 @@ fn in_common(vms: [&str; 2], port: &str) -> String {
         )
     };
     let ports = line("legacy", format!("<io_port>{port}</io_port>"));
-    let card = line("pci", "<vbdf>00:10.0</vbdf>".to_owned());
+    let card = line("pci", "<vbdf>00:11.0</vbdf>".to_owned());
     let members = vms.map(|vm| format!("<IVSHMEM_VM><VM_NAME>{vm}</VM_NAME></IVSHMEM_VM>"));
     format!(
         "<IVSHMEM><IVSHMEM_REGION><NAME>shm</NAME><PROVIDED_BY>Hypervisor</PROVIDED_BY>\
@@ -78,8 +78,10 @@ pub(super) fn micro_guests(context: &Context) -> Result<Outcome> {
 /// Names for the line at ports, those of COM4, and for the card.
 const LINES: [&str; 2] = ["ports", "card"];
 /// Makes these names. In the User VM COM2 leads to the life-cycle manager, on the same interrupt as COM4.
+///
+/// `ttyS0` may be a card as well, that of the console.
 const NAMES: &str = "killall life_mngr 2>/dev/null; ln -s ttyS3 /dev/ports; \
-    ln -s $(ls /sys/bus/pci/devices/*/tty) /dev/card; \
+    ln -s $(ls /sys/bus/pci/devices/*/tty | grep '^ttyS[1-9]') /dev/card; \
     for line in ports card; do stty -F /dev/$line raw -echo || exit 1; done";
 /// In the User VM: each line that comes is sent back behind the name.
 const ECHO: &str = "cd /dev; for tty in ports card; do \
@@ -177,7 +179,8 @@ fn flood(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// The same with a VM that the hypervisor starts, and which goes on whatever the Service VM does.
+/// The same with a VM that the hypervisor starts, whose console is a card too, and which goes on whatever the
+/// Service VM does.
 pub(super) fn prelaunched(context: &Context) -> Result<Outcome> {
     const GUEST: u16 = 7;
     if context.bare {
@@ -191,11 +194,20 @@ pub(super) fn prelaunched(context: &Context) -> Result<Outcome> {
     if let Boot::Direct(set) = &mut machine.boot {
         let preset = preset("hybrid").context("no preset")?.scenario;
         let common = in_common(["SAFETY_VM0", "ACRN_Service_VM"], "0x2E8");
-        let text = preset.replacen("</FEATURES>", &common, 1);
+        let text = preset.replacen("</FEATURES>", &common, 1).replacen(
+            "<console_vuart>COM Port 1<",
+            "<console_vuart>PCI<",
+            1,
+        );
         set.config = scenario::of_text(context.layout, context.emulator, "hybrid-between", &text)?;
     }
     let mut session = service_vm(context, &machine, "prelaunched")?;
     session.to_guest(GUEST, "safety-vm", BOOT)?;
+    let console = session.check(
+        "basename $(readlink -f /sys/class/tty/ttyS0/device)",
+        COMMAND,
+    )?;
+    ensure!(console == "0000:00:10.0", "the console is at {console}");
     session.check(NAMES, COMMAND)?;
     session.check(ECHO, COMMAND)?;
     let its = session.check(ADDRESSES, COMMAND)?;

@@ -97,7 +97,7 @@ fn add_serial_card(vm: &Vm, place: &PciPlace, vuart: u16) -> Result<u64, Refusal
         let found = vm.vuart(vuart);
         found.is_some_and(|found| found.kind == VuartKind::Pci)
     });
-    let reason = "the scenario has no serial line on PCI for this VM and vUART";
+    let reason = "the scenario has no serial card for this VM and vUART";
     let vm_id = connected.ok_or(Refusal::new(Errno::ENODEV, reason))?.id;
     let end = LineEnd { vm: vm_id, vuart };
     inter_vm::add_card(vm, end, place.bdf, &place.bars)?;
@@ -141,7 +141,7 @@ fn add_shared_memory(
 
 fn add_uart(vm: &Vm, place: UartPlace) -> Result<u64, Refusal> {
     let mut uart = vm.uart.lock();
-    if uart.port != 0 {
+    if uart.is_there() {
         return Err(Refusal::new(Errno::EBUSY, "the VM has its serial port"));
     }
     uart.device = VUart::new();
@@ -156,7 +156,7 @@ fn remove_uart(vm: &Vm, place: UartPlace) -> Result<u64, Refusal> {
         if (uart.port, uart.gsi) != (place.port, place.gsi) {
             return Err(Refusal::new(Errno::ENODEV, "no serial port is there"));
         }
-        uart.port = 0;
+        uart.remove();
     }
     vm.set_shared_line(place.gsi, CONSOLE_SOURCE, false);
     console::forget(vm.id);
