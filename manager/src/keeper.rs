@@ -3,18 +3,21 @@
 //! It runs the VM's program and notes its exit status, which only a parent learns. So the daemon
 //! may die and come back without a VM ending and without an exit status being lost. It leads a
 //! session, and thus a process group, of its own, by whose number everything that belongs to the
-//! VM is found.
+//! VM is found, and it has a name of its own, by which `ps` and `killall` tell it from the daemon.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
+use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::store;
 
+/// What process lists show.
+pub const NAME: &str = "acrnd-keeper";
 /// Exit status for a program that cannot be started, as shells have it.
 const NOT_STARTED: i32 = 127;
 
@@ -24,6 +27,7 @@ const NOT_STARTED: i32 = 127;
 /// The files cannot be written; the program is not started then.
 pub fn keep(directory: &Path, program: &OsString, words: &[OsString]) -> io::Result<()> {
     rustix::process::setsid()?;
+    prctl::set_name(&CString::new(NAME)?)?;
     // Signals for the VM's group are for its program; std unblocks them there.
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {

@@ -219,6 +219,8 @@ fn a_killed_daemon_loses_no_vm_and_no_exit_status() {
     }
     place.check(&["stop", "vm4"]);
     let before = place.vm("vm1");
+    let name = fs::read_to_string(format!("/proc/{}/comm", before["group"])).unwrap();
+    assert_eq!(name, "acrnd-keeper\n");
     let gone = [
         place.vm("vm2")["group"].clone(),
         place.vm("vm3")["group"].clone(),

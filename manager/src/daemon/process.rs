@@ -16,6 +16,7 @@ use super::Settings;
 use crate::adoption::Process;
 use crate::definition::Definition;
 use crate::dm;
+use crate::keeper;
 use crate::life::Means;
 use crate::log;
 use crate::store::{self, Store};
@@ -31,7 +32,7 @@ pub(super) fn spawn(
     let log = log::append(&settings.log(name))?;
     // This very program, even if its file has been replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("acrnd-keeper").arg("keep").arg(store.of(name));
+    command.arg0(keeper::NAME).arg("keep").arg(store.of(name));
     match &plan.script {
         Some(script) => {
             command.arg(script).args(&plan.arguments);
