@@ -5,6 +5,7 @@ use super::{Error, Output};
 use crate::diff::{Difference, leaves};
 use crate::tree::Tree;
 use crate::validate::is_valid;
+use crate::xml::Document;
 use crate::{Board, BoardFile, Finding, Scenario, ScenarioFile, presets};
 use acrn_config_blob::{Config, header};
 use serde_json::json;
@@ -13,10 +14,20 @@ use std::fs;
 use std::path::Path;
 
 pub(super) fn load(files: &Files) -> Result<(BoardFile, ScenarioFile), Error> {
-    Ok((
-        BoardFile::load(&files.board)?,
-        ScenarioFile::load(&files.scenario)?,
-    ))
+    let board = BoardFile::load(&files.board)?;
+    let scenario = ScenarioFile::load(&files.scenario)?;
+    match is_board(&scenario.document) && !is_board(&board.document) {
+        true => Err(Error::Swapped {
+            first: board.name,
+            second: scenario.name,
+        }),
+        false => Ok((board, scenario)),
+    }
+}
+
+/// Whether a file says what a machine has. Both kinds have the same outermost element.
+pub(super) fn is_board(document: &Document) -> bool {
+    document.root.child("processors").is_some()
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {

@@ -104,6 +104,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The files are in the wrong order.
+    #[error(
+        "{second} is a board file and {first} is none; name the board first, then the scenario"
+    )]
+    Swapped {
+        /// Where the board was expected.
+        first: String,
+        /// Where the scenario was expected.
+        second: String,
+    },
     /// A binary configuration is not one.
     #[error("{file}: {source}")]
     Config {

@@ -16,7 +16,7 @@ pub(super) fn show(path: &Path) -> Result<Output, Error> {
         return Ok(config_summary(&config));
     }
     let file = ScenarioFile::load(path)?;
-    if file.document.root.child("processors").is_some() {
+    if super::commands::is_board(&file.document) {
         return Ok(board_summary(&BoardFile::load(path)?.model));
     }
     Ok(scenario_summary(&file.model))

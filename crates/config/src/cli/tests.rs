@@ -69,6 +69,19 @@ fn an_invalid_scenario_is_refused_with_line_rule_and_remedy() {
 }
 
 #[test]
+fn files_in_the_wrong_order_are_named_as_that() {
+    let (_directory, files) = written("hybrid");
+    let swapped = Files {
+        board: files.scenario,
+        scenario: files.board,
+    };
+    let output = run(&Command::Validate { files: swapped });
+    let wanted = "name the board first, then the scenario";
+    assert!(!output.ok && output.remarks.contains(wanted));
+    assert_eq!(output.remarks.lines().count(), 1, "{}", output.remarks);
+}
+
+#[test]
 fn allocate_says_why() {
     let (_directory, files) = written("hybrid_rt");
     let output = run(&Command::Allocate { files });
