@@ -50,6 +50,17 @@ impl InterruptEntry {
         }
         Self([low, Self::VERIFY_SENDER | route.sender.0 as u64])
     }
+
+    /// Id of the local APIC that gets it; `None` when it is blocked.
+    pub const fn receiver(self, x2apic: bool) -> Option<u32> {
+        let [low, _] = self.0;
+        let field = (low >> 32) as u32;
+        match (low & Self::PRESENT != 0, x2apic) {
+            (false, _) => None,
+            (true, true) => Some(field),
+            (true, false) => Some(field >> 8 & 0xff),
+        }
+    }
 }
 
 /// What IRTA has to say of a table of [`INTERRUPTS`] entries.
@@ -69,11 +80,21 @@ pub const fn message(entry: Vector) -> (u64, u32) {
     )
 }
 
+/// Says of an I/O APIC's redirection entry that it names an entry.
+const REDIRECTED: u64 = 1 << 48;
+
 /// An I/O APIC's redirection entry that names an entry (5.1.5.1). Its vector is what the I/O APIC compares at an
 /// EOI, `flags` are polarity and trigger mode.
 pub const fn redirection(entry: Vector, flags: u64) -> u64 {
-    const REMAPPABLE: u64 = 1 << 48;
-    REMAPPABLE | (entry.0 as u64) << 49 | flags | entry.0 as u64
+    REDIRECTED | (entry.0 as u64) << 49 | flags | entry.0 as u64
+}
+
+/// The entry that a redirection entry names, if it names one.
+pub const fn redirected(redirection: u64) -> Option<Vector> {
+    match redirection & REDIRECTED {
+        0 => None,
+        _ => Some(Vector((redirection >> 49) as u8)),
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +124,19 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_tells_its_receiver_unless_it_blocks() {
+        for (x2apic, receiver) in [(false, 2), (false, 0xfe), (true, 2), (true, 0x1_0002)] {
+            let entry = InterruptEntry::new(&Route {
+                receiver,
+                x2apic,
+                ..ROUTE
+            });
+            assert_eq!(entry.receiver(x2apic), Some(receiver));
+        }
+        assert_eq!(InterruptEntry::ABSENT.receiver(true), None);
+    }
+
+    #[test]
     fn the_table_has_an_entry_for_each_vector() {
         // S: two to the power of S + 1 entries.
         assert_eq!(table_register(Hpa(0x7000), false), 0x7007);
@@ -119,6 +153,8 @@ mod tests {
             let pin = redirection(Vector(vector), 1 << 13 | 1 << 15);
             assert_eq!((pin >> 48 & 1, pin >> 49), (1, vector.into()));
             assert_eq!(pin as u32, 0xa000 | u32::from(vector));
+            assert_eq!(redirected(pin), Some(Vector(vector)));
         }
+        assert_eq!(redirected(0xff00_0000_0001_0031), None);
     }
 }

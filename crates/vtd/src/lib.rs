@@ -19,7 +19,9 @@ mod table;
 
 pub use capability::{Capabilities, Missing, Width};
 pub use fault::{Fault, Reason, Refused};
-pub use interrupt::{INTERRUPTS, InterruptEntry, Route, message, redirection, table_register};
+pub use interrupt::{
+    INTERRUPTS, InterruptEntry, Route, message, redirected, redirection, table_register,
+};
 pub use queue::{Descriptor, ENTRIES, Queue};
 pub use second_level::SecondLevel;
 pub use table::{ContextEntry, DomainId, RootEntry};

@@ -140,6 +140,14 @@ pub fn redirection(gsi: Gsi, vector: Vector, receiver: u32, level: bool, active_
     }
 }
 
+/// Id of the local APIC that a pin interrupts, where the table says that and not the pin's redirection entry.
+pub fn receiver(redirection: u64) -> Option<u32> {
+    let entry = acrn_vtd::redirected(redirection)?;
+    let table = UNITS.lock().interrupts?;
+    let low = Frames.read(table.0, 2 * usize::from(entry.0));
+    InterruptEntry([low, 0]).receiver(apic::is_x2apic())
+}
+
 /// Blocks an interrupt.
 pub fn block(vector: Vector) {
     change(vector, InterruptEntry::ABSENT);

@@ -37,7 +37,7 @@ use interrupts::Table;
 use spin::Mutex;
 use vtd::Unit;
 
-pub use interrupts::{block, message, reaches, redirection};
+pub use interrupts::{block, message, reaches, receiver, redirection};
 
 /// The domains, the Service VM's first.
 type Domains = ArrayVec<(VmId, Domain), MAX_VMS>;

@@ -2,7 +2,9 @@
 
 use super::say;
 use crate::arch::ioapic;
+use crate::iommu;
 use acrn_abi::{Gsi, VmId};
+use acrn_vdev::interrupt::Destination;
 use acrn_vdev::ioapic::Rte;
 use core::fmt::Write;
 
@@ -13,7 +15,7 @@ fn heading(last: &str) {
 }
 
 /// One line; `line` is whether the pin is asserted, where that is known.
-fn entry(gsi: u32, rte: Rte, line: Option<bool>) {
+fn entry(gsi: u32, rte: Rte, destination: Destination, line: Option<bool>) {
     let mut mode = arrayvec::ArrayString::<16>::new();
     let _ = write!(mode, "{:?}", rte.mode());
     let mut level = arrayvec::ArrayString::<8>::new();
@@ -27,7 +29,7 @@ fn entry(gsi: u32, rte: Rte, line: Option<bool>) {
         if rte.active_low() { "low" } else { "high" },
         u8::from(rte.remote_irr()),
         u8::from(rte.masked()),
-        rte.destination()
+        destination
     ));
 }
 
@@ -46,18 +48,20 @@ pub(super) fn guest(id: VmId) {
             let Some((gsi, rte, asserted)) = found else {
                 break;
             };
-            entry(gsi, rte, Some(asserted));
+            entry(gsi, rte, rte.destination(), Some(asserted));
         }
     }
 }
 
-/// The host's. Where interrupts are remapped, mode and destination are in the IOMMU's table.
+/// The host's. Where interrupts are remapped, the destination is in the IOMMU's table.
 pub(super) fn host() {
     heading("");
     for controller in ioapic::controllers() {
         for gsi in controller.gsi_base..controller.gsi_base + controller.pins {
             if let Some(raw) = ioapic::read_entry(Gsi(gsi)) {
-                entry(gsi, Rte(raw), None);
+                let remapped = iommu::receiver(raw).map(|id| Destination { id, logical: false });
+                let rte = Rte(raw);
+                entry(gsi, rte, remapped.unwrap_or(rte.destination()), None);
             }
         }
     }

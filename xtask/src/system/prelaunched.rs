@@ -273,11 +273,33 @@ pub(super) fn device(context: &Context) -> Result<Outcome> {
     for wanted in ["domain of vm0", "domain of vm7", "faults: 0"] {
         ensure!(shown.contains(wanted), "no {wanted:?} in:\n{shown}");
     }
+    remapped_pins_have_receivers(&session.hypervisor_command("dump_ioapic")?)?;
     session.hypervisor_command(&format!("vm_shutdown {LAST}"))?;
     wait_for_state(&mut session, "PRE_RT_VM0", "powered off")?;
     session.to_service()?;
     session.power_off(POWER_OFF)?;
     Ok(Outcome::Passed)
+}
+
+/// The shell knows where interrupts go that the IOMMU remaps: to one of the board's four local APICs.
+fn remapped_pins_have_receivers(shown: &str) -> Result<()> {
+    let open = shown.lines().filter_map(|line| {
+        let [_, _, "Fixed", _, _, _, "0", rest @ ..] =
+            &line.split_whitespace().collect::<Vec<_>>()[..]
+        else {
+            return None;
+        };
+        Some(rest.join(" "))
+    });
+    let open: Vec<String> = open.collect();
+    let possible = |text: &String| {
+        (0..4).any(|id| *text == format!("Destination {{ id: {id}, logical: false }}"))
+    };
+    ensure!(
+        !open.is_empty() && open.iter().all(possible),
+        "the pins go to {open:?} in:\n{shown}"
+    );
+    Ok(())
 }
 
 /// 32-bit code that prints the command line of its multiboot information, or nothing when it was not
