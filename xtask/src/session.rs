@@ -226,10 +226,33 @@ impl Session {
     pub fn to_guest(&mut self, number: u16, host: &str, limit: Duration) -> Result<()> {
         self.to_hypervisor()?;
         ensure!(self.show(number)?, "VM {number} has no console");
+        self.reach_shell_of(host, Instant::now() + limit)
+    }
+
+    /// The same for the VM with this name, once it is there and has a console.
+    ///
+    /// # Errors
+    /// As for [`Self::to_guest`].
+    pub fn to_named_guest(&mut self, name: &str, host: &str, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(number) = self.number_of(name)?
+                && self.show(number)?
+            {
+                return self.reach_shell_of(host, deadline);
+            }
+            if Instant::now() > deadline {
+                bail!("VM {name} did not appear within {limit:?}");
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn reach_shell_of(&mut self, host: &str, deadline: Instant) -> Result<()> {
         self.vm.console.send(b"\r")?;
         let signs = [format!("root@{host}:"), format!("{host} login:")];
         let signs = signs.each_ref().map(String::as_str);
-        match self.wait_nudging(&signs, Instant::now() + limit)?.index {
+        match self.wait_nudging(&signs, deadline)?.index {
             0 => Ok(()),
             _ => self.log_in_to(host),
         }

@@ -113,9 +113,8 @@ impl Journey<'_> {
         self.target.run("mount /dev/vdc /srv")?;
         for command in ["echo kept >/root/kept && sync", "grep kept /root/kept"] {
             self.target.run("acrnctl start debian")?;
-            let number = session.number_of("debian")?;
-            let number = number.context("the hypervisor has no VM debian")?;
-            session.to_guest(number, HOST, SYSTEM)?;
+            let shown = session.to_named_guest("debian", HOST, SYSTEM);
+            shown.with_context(|| self.target.run("acrnctl logs debian").unwrap_or_default())?;
             session.check(command, COMMAND)?;
             self.stage("Debian is there as a User VM");
             self.target.run("acrnctl stop debian")?;
