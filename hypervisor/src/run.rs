@@ -180,7 +180,7 @@ mod extended {
         }
         let leaf = cpu::cpuid(0xd, 0);
         let supported = u64::from(leaf.edx) << 32 | u64::from(leaf.eax);
-        let value = supported & crate::exit::XCR0_ALLOWED | 1;
+        let value = supported & acrn_vdev::cpuid::XCR0_ALLOWED | 1;
         ALL.store(value, Ordering::Relaxed);
         value
     }

@@ -11,6 +11,7 @@
 //! | module | device |
 //! |---|---|
 //! | [`counters`] | PM timer and HPET counter, for guests that measure their TSC |
+//! | [`cpuid`] | the processor as guests identify it |
 //! | [`interrupt`] | destinations and delivery modes that all interrupt sources share |
 //! | [`lapic`] | local APIC in xAPIC and x2APIC mode, with its timer |
 //! | [`ioapic`] | I/O APIC |
@@ -27,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod cpuid;
 pub mod interrupt;
 pub mod ioapic;
 pub mod ivshmem;

@@ -13,6 +13,7 @@ use crate::arch::cpu;
 use crate::vcpu::{Local, Vcpu, Wait};
 use crate::virt::{Event, Exit, NotAllowed, exception, gpr};
 use acrn_abi::Gva;
+use acrn_vdev::cpuid::XCR0_ALLOWED;
 use core::sync::atomic::Ordering;
 
 pub use ioreq::PendingIo;
@@ -123,9 +124,6 @@ fn control_register(vcpu: &Vcpu, local: &mut Local) -> Next {
         Err(NotAllowed) => general_protection(local),
     }
 }
-
-/// XCR0 as far as the policy allows: x87, SSE, AVX, AVX-512, PKRU.
-pub const XCR0_ALLOWED: u64 = 0b10_1110_0111;
 
 #[cold]
 fn xsetbv(local: &mut Local) -> Next {
