@@ -69,7 +69,10 @@ fn schedule(this: &'static PerCpu, loaded: &mut Loaded) {
         ) {
             (true, _) => {}
             (false, true) => lapic_passthrough::idle(this),
-            (false, false) => cpu::wait_for_interrupt(),
+            (false, false) => {
+                virt::before_wait();
+                cpu::wait_for_interrupt();
+            }
         }
         return;
     };

@@ -451,6 +451,15 @@ pub fn disable() {
     }
 }
 
+/// Comes before the wait of a CPU that has nothing to do.
+#[inline]
+pub fn before_wait() {
+    match Vendor::of_this_machine() {
+        Vendor::Svm => svm::before_wait(),
+        Vendor::Vmx => {}
+    }
+}
+
 /// Whether [`VirtCpu::use_deadline`] works.
 #[inline]
 pub fn keeps_deadlines() -> bool {

@@ -94,6 +94,14 @@ pub fn disable() {
     unsafe { cpu::wrmsr(msr::EFER, cpu::rdmsr(msr::EFER) & !efer::SVME) };
 }
 
+/// Sets the global interrupt flag, which is set already. QEMU's processors share a word of flags with CPU 0
+/// without a lock, so that the flag may have been lost: an idle CPU would then sleep for ever.
+#[inline]
+pub fn before_wait() {
+    // SAFETY: interrupts stay off by RFLAGS.IF, and NMIs are possible anywhere in the hypervisor.
+    unsafe { asm!("stgi", options(nomem, nostack)) };
+}
+
 /// The hardware half of a vCPU: its VMCB and what goes with it.
 pub struct SvmCpu {
     vmcb: Vmcb,
