@@ -1,4 +1,5 @@
-//! The interval timers of pre-launched VMs, and of User VMs whose Device Model asks for one: `acrn_vdev::pit` at the ports of a PC, with the TSC for a clock.
+//! The interval timers of pre-launched VMs, and of User VMs whose Device Model asks for one:
+//! `acrn_vdev::pit` at the ports of a PC, with the TSC for a clock.
 //!
 //! A timer's interrupts are sent by one CPU's run loop ([`poll`]): that of the VM's first vCPU, unless
 //! that CPU's own timer is the guest's; then by the first CPU.
@@ -7,12 +8,9 @@ use crate::arch::{cpu, tsc};
 use crate::percpu::{self, PerCpu};
 use crate::run;
 use crate::vm::{self, Vm};
-use acrn_abi::{Gsi, PcpuId};
+use acrn_abi::{PcpuId, guest_map};
 use acrn_vdev::pit::Pit;
 use core::sync::atomic::{AtomicU32, Ordering};
-
-/// The pin that stands for ISA's line 0.
-const LINE: Gsi = Gsi(2);
 
 /// A timer, and when it is to interrupt.
 pub struct IntervalTimer {
@@ -101,6 +99,6 @@ fn tick(vm: &Vm) -> u64 {
         .next_rise(now.saturating_add(tsc::from_ms(1) / 10));
     let next = timer.due.unwrap_or(u64::MAX);
     drop(guard);
-    vm.pulse_line(LINE);
+    vm.pulse_line(guest_map::TIMER_GSI);
     next
 }

@@ -3,7 +3,7 @@
 //! The Device Model builds a post-launched VM after this map and writes ACPI tables that say so, and the
 //! hypervisor a pre-launched one; it traps the parts that it emulates itself.
 
-use crate::Gpa;
+use crate::{Gpa, Gsi};
 use core::ops::Range;
 
 /// Conventional memory: RAM from 0 up to here.
@@ -54,6 +54,10 @@ pub const PORT_PIC_SLAVE: u16 = 0xA0;
 pub const PORT_ELCR: u16 = 0x4D0;
 /// First port of the 8254 timer, four ports.
 pub const PORT_PIT: u16 = 0x40;
+/// Gate and output of the 8254's third counter.
+pub const PORT_SYSTEM_CONTROL: u16 = 0x61;
+/// The pin that stands for ISA's line 0, the 8254's.
+pub const TIMER_GSI: Gsi = Gsi(2);
 /// Keyboard controller's command port; 0xFE resets.
 pub const PORT_KEYBOARD_COMMAND: u16 = 0x64;
 /// CMOS index port; data port follows.

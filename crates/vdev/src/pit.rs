@@ -8,14 +8,15 @@
 //! Not modelled: counting in BCD; a new count that waits for the end of the running period, which begins
 //! at once here.
 
+use acrn_abi::guest_map;
+
 /// Input clock in Hz.
 const FREQUENCY: u64 = 1_193_182;
 /// Counter 0; the others follow.
-pub const FIRST_PORT: u16 = 0x40;
+const FIRST_PORT: u16 = guest_map::PORT_PIT;
 /// The control word.
-const CONTROL: u16 = 0x43;
-/// Port B of a PC's system control.
-pub const SYSTEM_CONTROL: u16 = 0x61;
+const CONTROL: u16 = FIRST_PORT + 3;
+const SYSTEM_CONTROL: u16 = guest_map::PORT_SYSTEM_CONTROL;
 /// Bit 4 of port 0x61 toggles with the refresh of memory, after this many clocks (15 microseconds).
 const REFRESH: u64 = 18;
 

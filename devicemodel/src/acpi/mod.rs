@@ -12,14 +12,15 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
+use acrn_abi::guest_map::TIMER_GSI;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::hsm::sinks::GSI_COUNT;
+use crate::legacy::hpet;
 use crate::legacy::power::{
     ACPI_DISABLE, ACPI_ENABLE, PM_TIMER, PM1_CONTROL, PM1_EVENT, SMI_COMMAND,
 };
 use crate::legacy::reset::{RESET_CONTROL, RESET_VALUE};
-use crate::legacy::{hpet, pit};
 use crate::pci::GuestRam;
 use crate::pci::bus::ECAM_BASE;
 
@@ -207,7 +208,7 @@ fn madt(platform: &Platform) -> Vec<u8> {
         sdt.append_slice(&IOAPIC_ADDRESS.to_le_bytes());
         sdt.append_slice(&0u32.to_le_bytes());
         for (irq, gsi, flags) in [
-            (0, pit::TIMER_GSI.0, CONFORMS),
+            (0, TIMER_GSI.0, CONFORMS),
             (SCI, u32::from(SCI), LEVEL_HIGH),
         ] {
             sdt.append_slice(&[SOURCE_OVERRIDE, 10, 0, irq]);

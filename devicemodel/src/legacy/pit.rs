@@ -5,15 +5,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use acrn_abi::types::Gsi;
-use acrn_vdev::pit::{self, FIRST_PORT, SYSTEM_CONTROL};
+use acrn_abi::guest_map::{PORT_PIT, PORT_SYSTEM_CONTROL, TIMER_GSI};
+use acrn_vdev::pit;
 
 use super::PortDevice;
 use super::alarm::Alarm;
 use crate::hsm::sinks::Lines;
 
-/// Where the timer interrupt goes: the IOAPIC pin that stands for ISA's line 0.
-pub const TIMER_GSI: Gsi = Gsi(2);
 /// The model's clock counts nanoseconds.
 const CLOCK_HZ: u64 = 1_000_000_000;
 
@@ -67,11 +65,11 @@ impl Pit {
 
 impl PortDevice for Pit {
     fn read(&mut self, offset: u16) -> u8 {
-        self.read_port(FIRST_PORT.saturating_add(offset))
+        self.read_port(PORT_PIT.saturating_add(offset))
     }
 
     fn write(&mut self, offset: u16, value: u8) {
-        self.write_port(FIRST_PORT.saturating_add(offset), value);
+        self.write_port(PORT_PIT.saturating_add(offset), value);
     }
 
     fn reset(&mut self) {
@@ -86,12 +84,12 @@ pub struct SystemControl(pub Arc<Mutex<Pit>>);
 impl PortDevice for SystemControl {
     fn read(&mut self, _: u16) -> u8 {
         let mut pit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pit.read_port(SYSTEM_CONTROL)
+        pit.read_port(PORT_SYSTEM_CONTROL)
     }
 
     fn write(&mut self, _: u16, value: u8) {
         let mut pit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pit.write_port(SYSTEM_CONTROL, value);
+        pit.write_port(PORT_SYSTEM_CONTROL, value);
     }
 
     fn reset(&mut self) {}

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use acrn_abi::guest_map::{PORT_PIT, PORT_SYSTEM_CONTROL};
 use acrn_abi::hypercall::Vdev;
 use acrn_abi::ioreq::{DIRECTION_READ, IoRequest, Kind};
 use acrn_abi::types::{Bdf, Gsi};
-use acrn_vdev::pit::{FIRST_PORT, SYSTEM_CONTROL};
 
 use super::Event;
 use crate::acpi;
@@ -109,8 +109,11 @@ impl Machine {
         let sci = lines.line(Gsi(acpi::SCI.into()));
         let power = Power::new(sci, parts.events.clone(), spec.sleeps());
         let cmos = Cmos::new(lines.line(RTC_GSI), power.clone(), parts.memory.layout)?;
-        ports.add(0x40..0x44, pit.clone());
-        ports.add(0x61..0x62, shared(SystemControl(pit)));
+        ports.add(PORT_PIT..PORT_PIT + 4, pit.clone());
+        ports.add(
+            PORT_SYSTEM_CONTROL..PORT_SYSTEM_CONTROL + 1,
+            shared(SystemControl(pit)),
+        );
         ports.add(0x70..0x72, cmos);
         ports.add(PM1_EVENT..PM_TIMER + 4, power.clone());
         ports.add(one(SMI_COMMAND), shared(SmiCommand(power.clone())));
@@ -409,7 +412,7 @@ fn emulated(legacy_id: u32) -> Vdev {
 /// slowly.
 fn delegate_timers(hsm: &dyn Hsm) {
     let counters = [(PM_TIMER.into(), 4), (hpet::BASE as u32, hpet::SIZE as u32)];
-    let interval_timer = [(FIRST_PORT.into(), 4), (SYSTEM_CONTROL.into(), 1)];
+    let interval_timer = [(PORT_PIT.into(), 4), (PORT_SYSTEM_CONTROL.into(), 1)];
     for (legacy_id, places) in [
         (Vdev::LEGACY_COUNTERS, counters),
         (Vdev::LEGACY_TIMER, interval_timer),

@@ -47,7 +47,10 @@ const COUNTERS: [(u64, u64); 2] = [
     (guest_map::HPET_BASE.0, guest_map::HPET_SIZE),
 ];
 /// Those of the 8254, and of the port with its third counter's gate.
-const INTERVAL_TIMER: [(u64, u64); 2] = [(0x40, 4), (0x61, 1)];
+const INTERVAL_TIMER: [(u64, u64); 2] = [
+    (guest_map::PORT_PIT as u64, 4),
+    (guest_map::PORT_SYSTEM_CONTROL as u64, 1),
+];
 
 /// Where a PCI function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
