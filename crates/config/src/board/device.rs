@@ -5,6 +5,7 @@ use crate::model::{Hex, Rest, attribute, item, model, own_text};
 model! {
     /// The tree of devices.
     pub struct Devices {
+        pub devices: Vec<Node> = item("device", "Device", "A device that is on no bus."),
         pub buses: Vec<Node> = item("bus", "Bus", "A bus."),
     }
 

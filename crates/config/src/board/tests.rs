@@ -79,6 +79,15 @@ fn old_boards_have_texts_only() {
 }
 
 #[test]
+fn devices_of_the_root_of_the_acpi_namespace_are_known() {
+    let outside = "<device id=\"PNP0C14\"><acpi_object>\\AMW0</acpi_object></device>";
+    let text = presets::GENERIC_BOARD.replace("<devices>", &format!("<devices>{outside}"));
+    let file = BoardFile::parse("board.xml", &text).unwrap();
+    assert_eq!(file.findings, []);
+    assert_eq!(file.model.devices.devices[0].acpi_object, ["\\AMW0"]);
+}
+
+#[test]
 fn an_element_that_is_not_known_is_reported_once() {
     let text = presets::GENERIC_BOARD.replace("<core_type>", "<novelty>1</novelty><core_type>");
     let file = BoardFile::parse("board.xml", &text).unwrap();

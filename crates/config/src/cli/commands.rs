@@ -3,6 +3,7 @@
 use super::args::Files;
 use super::{Error, Output};
 use crate::diff::{Difference, leaves};
+use crate::model::Item;
 use crate::tree::Tree;
 use crate::validate::is_valid;
 use crate::xml::Document;
@@ -25,9 +26,16 @@ pub(super) fn load(files: &Files) -> Result<(BoardFile, ScenarioFile), Error> {
     }
 }
 
-/// Whether a file says what a machine has. Both kinds have the same outermost element.
+/// Whether a file says what a machine has. Both kinds have the same outermost element; older boards have
+/// no element in common but those that a scenario cannot have.
 pub(super) fn is_board(document: &Document) -> bool {
-    document.root.child("processors").is_some()
+    let names = |schema: &[Item]| schema.iter().map(|item| item.name).collect::<Vec<_>>();
+    let (board, scenario) = (names(Board::schema()), names(Scenario::schema()));
+    let has = |names: &[&str]| {
+        let mut elements = document.root.elements();
+        elements.any(|element| names.contains(&element.name.as_str()))
+    };
+    has(&board) && !has(&scenario)
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -85,7 +93,22 @@ pub(super) fn validate(files: &Files) -> Result<Output, Error> {
         true => format!("{} is valid on {}\n", scenario.name, board.name),
         false => format!("{} is not valid on {}\n", scenario.name, board.name),
     };
+    if !output.ok {
+        output.remarks += &advice(scenario);
+    }
     Ok(output)
+}
+
+/// What to do first about a scenario that is not valid because an older release wrote it.
+fn advice(mut scenario: ScenarioFile) -> String {
+    match crate::migrate::migrate(&mut scenario.document, None).len() {
+        0 => String::new(),
+        old => format!(
+            "{name}: written for an older release of ACRN (a migration would change {old} places); \
+             bring it up to date first: acrn-config migrate {name} --output NEW.xml\n",
+            name = scenario.name
+        ),
+    }
 }
 
 pub(super) fn migrate(
@@ -251,16 +274,12 @@ fn values(path: &Path) -> Result<Vec<(String, String)>, Error> {
     if is_config(&bytes) {
         return Ok(Tree::of_config(&parse(path, &bytes)?).leaves());
     }
-    let root = ScenarioFile::load(path)?.document.root;
-    let is_board = root.child("processors").is_some();
-    Ok(leaves(
-        &root,
-        if is_board {
-            Board::schema()
-        } else {
-            Scenario::schema()
-        },
-    ))
+    let document = ScenarioFile::load(path)?.document;
+    let schema = match is_board(&document) {
+        true => Board::schema(),
+        false => Scenario::schema(),
+    };
+    Ok(leaves(&document.root, schema))
 }
 
 pub(super) fn diff(first: &Path, second: &Path) -> Result<Output, Error> {

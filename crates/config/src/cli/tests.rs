@@ -230,3 +230,48 @@ fn an_old_scenario_is_migrated() {
             .contains("<RELOC_ENABLED>n</")
     );
 }
+
+#[test]
+fn a_board_of_an_older_inspector_is_a_board() {
+    let directory = tempfile::tempdir().unwrap();
+    let board = directory.path().join("old.xml");
+    let text = "<acrn-config board=\"old\"><PCI_DEVICE>00:00.0 Host bridge</PCI_DEVICE>\
+                <CPU_PROCESSOR_INFO>0, 1</CPU_PROCESSOR_INFO></acrn-config>";
+    std::fs::write(&board, text).unwrap();
+    let shown = run(&Command::Show {
+        file: board.clone(),
+    });
+    assert!(
+        shown.text.starts_with("board old: 2 CPUs"),
+        "{}",
+        shown.text
+    );
+    let (_preset, files) = written("shared");
+    let files = Files { board, ..files };
+    let judged = run(&Command::Validate { files });
+    assert!(
+        judged.remarks.contains("[board-devices]"),
+        "{}",
+        judged.remarks
+    );
+}
+
+#[test]
+fn an_old_scenario_that_is_not_valid_comes_with_the_advice_to_migrate_it() {
+    let (_directory, files) = written("shared");
+    let validate = || {
+        let files = files.clone();
+        run(&Command::Validate { files }).remarks
+    };
+    let text = std::fs::read_to_string(&files.scenario).unwrap();
+    let wrong = text.replace("POST_LAUNCHED_VM", "NO_SUCH_ORDER");
+    std::fs::write(&files.scenario, &wrong).unwrap();
+    assert!(!validate().contains("acrn-config migrate"));
+    let old = wrong.replace("<FEATURES>", "<FEATURES><RELOC>n</RELOC>");
+    std::fs::write(&files.scenario, old).unwrap();
+    assert!(
+        validate().contains("would change 1 place"),
+        "{}",
+        validate()
+    );
+}

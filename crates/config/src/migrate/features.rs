@@ -127,6 +127,11 @@ const DROPPED: &[(&str, &str, &str)] = &[
     ),
     (
         "hv/CAPACITIES",
+        "MAX_EFI_MMAP_ENTRIES",
+        "the hypervisor finds its memory at boot",
+    ),
+    (
+        "hv/CAPACITIES",
         "MAX_IR_ENTRIES",
         "the hypervisor finds it at boot",
     ),

@@ -125,6 +125,33 @@ fn vms_have_their_new_elements() {
 }
 
 #[test]
+fn every_vm_has_a_name_of_its_own() {
+    let vm =
+        |id: u8, name: &str| format!("<vm id=\"{id}\"><vm_type>POST_STD_VM</vm_type>{name}</vm>");
+    let text = format!(
+        "<acrn-config><hv><FEATURES><IVSHMEM><IVSHMEM_REGION>hv:/r, 2, 1:2</IVSHMEM_REGION>\
+         </IVSHMEM></FEATURES></hv>{}{}{}</acrn-config>",
+        vm(0, "<name>ACRN PRE-LAUNCHED VM0</name>"),
+        vm(1, "<name>ACRN PRE-LAUNCHED VM1</name>"),
+        vm(2, ""),
+    );
+    let mut document = crate::xml::parse(&text).unwrap();
+    let changes = migrate(&mut document, None);
+    let model = ScenarioFile::of("new.xml", document).model;
+    let names: Vec<_> = model.vms.iter().map(|vm| vm.name.as_str()).collect();
+    assert_eq!(names, ["ACRN_PRE-LAUNCH", "ACRN_PRE-LAUN_1", "VM2"]);
+    let members = &model.hv.features.ivshmem.regions[0].members.list;
+    assert_eq!(
+        (&*members[0].vm_name, &*members[1].vm_name),
+        (names[1], names[2])
+    );
+    let notes = changes
+        .iter()
+        .filter(|change| change.path.ends_with("/name"));
+    assert_eq!(notes.count(), 3);
+}
+
+#[test]
 fn ends_of_serial_lines_find_each_other() {
     let hv = migrated(false).0.model.hv;
     let [line] = hv.vuart_connections.list.as_slice() else {

@@ -66,28 +66,46 @@ pub(super) fn guest_flags(root: &mut Element, changes: &mut Changes) {
     });
 }
 
-/// Names had any characters. Nothing refers to them yet: other elements named VMs by their ids.
+/// Longest name of a VM.
+const NAME_LENGTH: usize = 15;
+
+/// Names had any characters and lengths, and post-launched VMs had none. Nothing refers to them yet:
+/// other elements named VMs by their ids.
 pub(super) fn names(root: &mut Element, changes: &mut Changes) {
+    let mut taken = Vec::new();
     each_vm(root, |path, vm| {
-        let Some(name) = vm.child_mut("name") else {
-            return;
-        };
-        let (old, line) = (name.text(), name.line);
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        let new: String = old
-            .chars()
-            .map(|c| if allowed(c) { c } else { '_' })
-            .take(15)
-            .collect();
+        let number = taken.len();
+        let old = vm.child_text("name").unwrap_or_default();
+        let line = vm.child("name").map_or(vm.line, |name| name.line);
+        let new = name(&old, number, &taken);
         if new != old {
-            name.set_text(&new);
-            changes.note(
-                format!("{path}/name"),
-                line,
-                format!("“{old}” is {new} now"),
-            );
+            set(vm, "name", &new);
+            let what = match old.as_str() {
+                "" => format!("it had none and is {new} now"),
+                old => format!("“{old}” is {new} now"),
+            };
+            changes.note(format!("{path}/name"), line, what);
         }
+        taken.push(new);
     });
+}
+
+/// A name that is allowed for VM number `number`. Cutting off an end must not make two VMs the same;
+/// that they were the same before is for the user to mend.
+fn name(old: &str, number: usize, taken: &[String]) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let letter = |c| if allowed(c) { c } else { '_' };
+    let whole: String = old.chars().map(letter).collect();
+    let cut = |length: usize| whole.chars().take(length).collect::<String>();
+    let short = cut(NAME_LENGTH);
+    match whole.len() {
+        0 => format!("VM{number}"),
+        length if length > NAME_LENGTH && taken.contains(&short) => {
+            let end = format!("_{number}");
+            cut(NAME_LENGTH - end.len()) + &end
+        }
+        _ => short,
+    }
 }
 
 /// CPUs were plain numbers, and the Service VM's were said, too.

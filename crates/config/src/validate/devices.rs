@@ -6,6 +6,12 @@ use acrn_abi::Bdf;
 use acrn_config_blob::{LoadOrder, MAX_HIDDEN, MAX_INTX_PINS, VuartKind};
 
 pub(super) const RULES: &[Rule] = &[
+    warning(
+        "board-devices",
+        "the board file lists the machine's PCI devices as a tree",
+        "make the board file anew with acrn-board-inspector: an older one's has no such list",
+        board_devices,
+    ),
     error(
         "pci-device-exists",
         "the PCI devices of a VM are devices of the board",
@@ -109,6 +115,13 @@ fn each_pci<'c>(c: &'c Context<'_>) -> impl Iterator<Item = (String, &'c Vm, Bdf
             )
         })
     })
+}
+
+fn board_devices(c: &Context<'_>, hits: &mut Hits) {
+    if c.functions.is_empty() && !c.board.pci_device.trim().is_empty() {
+        let message = "the board file names its PCI devices in PCI_DEVICE only; no VM can have one";
+        hits.add("@board", message);
+    }
 }
 
 fn pci_exists(c: &Context<'_>, hits: &mut Hits) {

@@ -373,6 +373,14 @@ const CASES: &[Case] = &[
         same,
     ),
     Case(
+        "board-devices",
+        |b, _| {
+            b.devices.buses.clear();
+            b.pci_device = "00:00.0 Host bridge: of some maker".to_owned();
+        },
+        |b, _| b.devices.buses.clear(),
+    ),
+    Case(
         "pci-device-exists",
         |_, s| s.vms[RT].pci_devs.list[0].bdf = Bdf::new(9, 9, 0),
         same,
