@@ -16,7 +16,7 @@ use clap::Parser;
                   2 wrong command line."
 )]
 pub struct Args {
-    /// Name of the board; NAME.xml is written unless --out says otherwise.
+    /// Name of the board; NAME.xml is written unless --out says otherwise. The word doctor stands for --doctor.
     #[arg(required_unless_present_any = ["doctor", "completion"])]
     pub name: Option<String>,
     /// The board file to write; - prints it.
@@ -37,4 +37,11 @@ pub struct Args {
     /// Print a completion script for a shell.
     #[arg(long, value_name = "SHELL")]
     pub completion: Option<clap_complete::Shell>,
+}
+
+impl Args {
+    /// Whether a diagnosis is wanted and no board file.
+    pub fn is_doctor(&self) -> bool {
+        self.doctor || self.name.as_deref() == Some("doctor") && self.out.is_none()
+    }
 }

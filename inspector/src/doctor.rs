@@ -147,6 +147,15 @@ fn virtualization(host: &Host) -> Check {
 fn nested_paging(host: &Host) -> Check {
     let cpuid = &host.cpuid;
     if cpuid.vendor() == "AuthenticAMD" {
+        if !has(cpuid, "svm") {
+            let found = "the processor does not tell without SVM";
+            return check(
+                "second-level paging",
+                Verdict::Unknown,
+                found,
+                "switch SVM on to know",
+            );
+        }
         let good = has(cpuid, "npt");
         let found = if good {
             "nested paging"

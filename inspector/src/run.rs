@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> Outcome {
         return printed(String::from_utf8_lossy(&script).into_owned(), true);
     }
     let host = Host::new(&args.root);
-    if args.doctor {
+    if args.is_doctor() {
         let diagnosis = examine(&host);
         let json = serde_json::to_string_pretty(&diagnosis).unwrap_or_default() + "\n";
         return printed(

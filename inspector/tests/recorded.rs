@@ -406,6 +406,8 @@ fn this_very_machine_is_described_whatever_it_hides() {
         board.findings
     );
     let doctor = program(&["--doctor", "--json"], folder.path());
+    let by_word = program(&["doctor", "--json"], folder.path());
+    assert_eq!(by_word.stdout, doctor.stdout);
     let diagnosis: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
     assert_eq!(
         doctor.status.success(),
