@@ -8,8 +8,9 @@ use crate::arch::{apic, tsc, uart};
 use crate::percpu::{Calls, PerCpu};
 use crate::vm::{self, MAX_VMS, Vm};
 use crate::{irq, shell};
-use acrn_abi::{Gsi, PcpuId, VmId};
+use acrn_abi::{PcpuId, VmId};
 use acrn_acpi::Platform;
+use acrn_lifecycle::validate::UartPlace;
 use acrn_shell::{ConsoleInput, EscapeDetector};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -196,14 +197,16 @@ pub fn enable_input(platform: &Platform) {
     BY_INTERRUPT.store(true, Ordering::Relaxed);
 }
 
-/// First port and line of the UART that the Service VM sees: where the hypervisor's is, if that is
-/// where a PC has one, else COM1.
-pub fn service_uart_line(platform: &Platform) -> (u16, Gsi) {
-    match uart::location() {
-        uart::Location::Port(port @ (0x2f8 | 0x2e8)) => (port, platform.madt.isa(3).gsi),
-        uart::Location::Port(port @ 0x3e8) => (port, platform.madt.isa(4).gsi),
-        _ => (0x3f8, platform.madt.isa(4).gsi),
-    }
+/// Where the Service VM sees its UART: where the hypervisor's is, if that is where a PC has one, else at
+/// COM1.
+pub fn service_uart(platform: &Platform) -> UartPlace {
+    let (port, irq) = match uart::location() {
+        uart::Location::Port(port @ (0x2f8 | 0x2e8)) => (port, 3),
+        uart::Location::Port(port @ 0x3e8) => (port, 4),
+        _ => (0x3f8, 4),
+    };
+    let gsi = platform.madt.isa(irq).gsi;
+    UartPlace { port, gsi }
 }
 
 /// Ports of the hypervisor's UART.

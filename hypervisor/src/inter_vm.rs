@@ -8,7 +8,7 @@
 use crate::serial::{self, Seat};
 use crate::shared_memory::{self, Member};
 use crate::virtual_pci::{self, Device};
-use crate::vm::Vm;
+use crate::vm::{ConsolePlace, Vm};
 use acrn_abi::{Bdf, Gsi, VmId};
 use acrn_config_blob::{CONSOLE_VUART, DeviceKind, LoadOrder, PciDevice, VuartKind};
 use acrn_config_use::LineEnd;
@@ -133,9 +133,8 @@ fn add_console(vm: &Vm, bdf: Bdf, bars: &[u64; 6]) -> Result<(), Refused> {
     }
     let function = placed(serial_card::function(), bars);
     virtual_pci::add(vm, bdf, function, Device::Console).map_err(Refused::Bus)?;
-    let mut uart = vm.uart.lock();
-    uart.reset();
-    uart.card = Some(bdf);
+    let place = ConsolePlace::Card { bdf, told: false };
+    vm.uart.lock().put(place);
     Ok(())
 }
 

@@ -39,8 +39,8 @@ pub fn service_io_bitmap() -> u64 {
             .for_each(&mut trap);
         (0xcf8..=0xcff).for_each(&mut trap);
         power::ports().for_each(&mut trap);
-        let (uart, _) = crate::boot::platform().map_or((0x3f8, acrn_abi::Gsi(4)), |platform| {
-            crate::console::service_uart_line(platform)
+        let uart = crate::boot::platform().map_or(0x3f8, |platform| {
+            crate::console::service_uart(platform).port
         });
         (uart..uart + 8).for_each(&mut trap);
         crate::console::host_uart_ports().for_each(&mut trap);

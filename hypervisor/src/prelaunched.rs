@@ -10,13 +10,14 @@ use crate::os::{self, Os};
 use crate::static_vm::{self, Owed};
 use crate::vcpu::Vcpu;
 use crate::virt::{NestedTable, VirtConfig};
-use crate::vm::{self, Vm};
+use crate::vm::{self, ConsolePlace, Vm};
 use crate::{config, inter_vm, iommu, lifecycle, memory, pci};
 use acrn_abi::{Gpa, Gsi, VmId, guest_map};
 use acrn_acpi::build::{self, Machine, SCI, Serial};
 use acrn_boot::BootInfo;
 use acrn_config_blob::{CONSOLE_VUART, LoadOrder, VuartKind};
 use acrn_lifecycle::VmState;
+use acrn_lifecycle::validate::UartPlace;
 use acrn_memory::{Access, MapError, MemType, MemoryKind, Owner, pc};
 use acrn_sched::Params;
 use acrn_vdev::counters::Counters;
@@ -163,9 +164,11 @@ fn add_devices(vm: &Vm, wanted: &Wanted) {
         .vuart(CONSOLE_VUART)
         .filter(|uart| uart.kind == VuartKind::Legacy);
     if let Some(console) = console {
-        let mut uart = vm.uart.lock();
-        uart.port = console.port;
-        uart.gsi = Gsi(console.irq);
+        let place = UartPlace {
+            port: console.port,
+            gsi: Gsi(console.irq),
+        };
+        vm.uart.lock().put(ConsolePlace::Ports(place));
     }
     inter_vm::furnish(vm, wanted, Some, Gsi);
 }

@@ -4,7 +4,7 @@ use crate::arch::{apic, boot as image, cpu, ioapic};
 use crate::os::{self, Os};
 use crate::vcpu::Vcpu;
 use crate::virt::{NestedTable, VirtConfig};
-use crate::vm::{self, Vm};
+use crate::vm::{self, ConsolePlace, Vm};
 use crate::{
     config, console, device_memory, firmware, inter_vm, lifecycle, memory, modules, pci, percpu,
 };
@@ -153,10 +153,8 @@ fn add_devices(vm: &Vm, platform: &Platform) {
     let described = config::setup().service_vm();
     let wanted = described.as_ref().and_then(|vm| vm.vuart(CONSOLE_VUART));
     if wanted.is_none_or(|console| console.kind == VuartKind::Legacy) {
-        let (port, gsi) = console::service_uart_line(platform);
-        let mut uart = vm.uart.lock();
-        uart.port = port;
-        uart.gsi = gsi;
+        let place = console::service_uart(platform);
+        vm.uart.lock().put(ConsolePlace::Ports(place));
     }
     if let Some(described) = described {
         let place = |wanted| pci::free_place(vm, wanted);

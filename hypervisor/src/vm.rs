@@ -13,6 +13,7 @@ use crate::{config, lapic_passthrough, memory, percpu, virtual_pci};
 use acrn_abi::vm_flags::VmFlags;
 use acrn_abi::{Bdf, Gpa, Gsi, Hpa, PAGE_SIZE, Vector, VmId, guest_map};
 use acrn_config_blob::LoadOrder;
+use acrn_lifecycle::validate::UartPlace;
 use acrn_lifecycle::{Restarts, Severity, Standing, VmState};
 use acrn_memory::Access;
 use acrn_vdev::counters::Counters;
@@ -40,35 +41,63 @@ const SHARED_LINES: usize = 64;
 /// The console's number among the sources of a line.
 pub const CONSOLE_SOURCE: u8 = 0;
 
-/// A virtual UART and where the guest sees it.
+/// Where a guest finds the UART of its console.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum ConsolePlace {
+    /// Nowhere: the guest has none.
+    Absent,
+    /// At I/O ports.
+    Ports(UartPlace),
+    /// On a PCI card.
+    Card {
+        /// The card.
+        bdf: Bdf,
+        /// The UART's interrupt as the card has told it.
+        told: bool,
+    },
+}
+
+/// The UART of a guest's console.
 pub struct ConsoleUart {
-    /// First of its eight ports; 0 when it has none.
-    pub port: u16,
-    /// Its interrupt line.
-    pub gsi: Gsi,
-    /// The PCI card that it is on when it has no ports.
-    pub card: Option<Bdf>,
-    /// Its interrupt as the card has told it.
-    told: bool,
+    /// Where it is.
+    pub place: ConsolePlace,
     /// The device.
     pub device: VUart,
 }
 
 impl ConsoleUart {
+    /// None, until it gets a place.
+    const fn absent() -> Self {
+        Self {
+            place: ConsolePlace::Absent,
+            device: VUart::new(),
+        }
+    }
+
     /// Whether the guest has it.
     pub fn is_there(&self) -> bool {
-        self.port != 0 || self.card.is_some()
+        self.place != ConsolePlace::Absent
+    }
+
+    /// Gives it to the guest, as after power-up.
+    pub fn put(&mut self, place: ConsolePlace) {
+        *self = Self {
+            place,
+            ..Self::absent()
+        };
     }
 
     /// Takes it from the guest.
     pub fn remove(&mut self) {
-        (self.port, self.card) = (0, None);
+        self.place = ConsolePlace::Absent;
     }
 
     /// As after power-up.
-    pub fn reset(&mut self) {
+    fn reset(&mut self) {
         self.device = VUart::new();
-        self.told = false;
+        if let ConsolePlace::Card { told, .. } = &mut self.place {
+            *told = false;
+        }
     }
 }
 
@@ -258,13 +287,7 @@ impl Vm {
             asserted: Mutex::new([0; SHARED_LINES]),
             ports: Ports::new(),
             functions: Functions::new(),
-            uart: Mutex::new(ConsoleUart {
-                port: 0,
-                gsi: Gsi(0),
-                card: None,
-                told: false,
-                device: VUart::new(),
-            }),
+            uart: Mutex::new(ConsoleUart::absent()),
             counters: Mutex::new(None),
             interval_timer: Mutex::new(None),
             ioreq_page: AtomicU64::new(0),
@@ -681,12 +704,14 @@ impl Vm {
         // would see its own, newer level undone, and the guest would miss an interrupt for good.
         let mut uart = self.uart.lock();
         let level = uart.device.irq();
-        if uart.port != 0 {
-            self.set_shared_line(uart.gsi, CONSOLE_SOURCE, level);
-        } else if let Some(bdf) = uart.card {
-            let before = core::mem::replace(&mut uart.told, level);
-            if level && !before {
-                virtual_pci::raise(self, bdf, 0);
+        match &mut uart.place {
+            ConsolePlace::Absent => {}
+            ConsolePlace::Ports(place) => self.set_shared_line(place.gsi, CONSOLE_SOURCE, level),
+            ConsolePlace::Card { bdf, told } => {
+                let before = core::mem::replace(told, level);
+                if level && !before {
+                    virtual_pci::raise(self, *bdf, 0);
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use super::{Next, fetch, general_protection, ioreq, page_fault};
 use crate::arch::cpu;
 use crate::vcpu::{Local, Vcpu};
 use crate::virt::{IoExit, gpr};
-use crate::vm::Vm;
+use crate::vm::{ConsolePlace, Vm};
 use crate::{interval_timer, pci, power, prelaunched, serial, virtual_pci};
 use acrn_abi::{Gpa, Gva, PAGE_SIZE, guest_map};
 use acrn_emulate::StringIo;
@@ -105,9 +105,11 @@ fn access(vcpu: &'static Vcpu, port: u16, size: u8, write: Option<u32>) -> Answe
 /// The register of the console's UART at a port.
 #[inline]
 fn uart_register(vm: &Vm, port: u16) -> Option<u8> {
-    let base = vm.uart.lock().port;
-    let register = port.wrapping_sub(base);
-    (base != 0 && register < REGISTERS.into()).then_some(register as u8)
+    let ConsolePlace::Ports(place) = vm.uart.lock().place else {
+        return None;
+    };
+    let register = port.wrapping_sub(place.port);
+    (register < REGISTERS.into()).then_some(register as u8)
 }
 
 /// The PM timer of a User VM, where its Device Model leaves it to the hypervisor.

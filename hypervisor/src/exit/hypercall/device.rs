@@ -3,7 +3,7 @@
 use super::{Refusal, existing, read, slot, write};
 use crate::arch::{cpu, tsc};
 use crate::interval_timer::IntervalTimer;
-use crate::vm::{self, CONSOLE_SOURCE, Vm};
+use crate::vm::{self, CONSOLE_SOURCE, ConsolePlace, Vm};
 use crate::{config, console, inter_vm, percpu, rings, shared_memory, virtual_pci};
 use acrn_abi::hypercall::{CpuStateQuery, Errno, HwInfo, MmioDev, PciDev, PtdevIrq, Vdev};
 use acrn_abi::{Gpa, VmId};
@@ -14,7 +14,6 @@ use acrn_lifecycle::validate::{
     Emulated, PassThrough, PciPlace, RegionName, Removal, RingRequest, UartPlace, VdevChange,
 };
 use acrn_vdev::counters::Counters;
-use acrn_vdev::uart::VUart;
 
 /// CREATE_VDEV and DESTROY_VDEV: the serial port of `vm_console`, timers, and the devices by which
 /// VMs reach each other.
@@ -144,16 +143,14 @@ fn add_uart(vm: &Vm, place: UartPlace) -> Result<u64, Refusal> {
     if uart.is_there() {
         return Err(Refusal::new(Errno::EBUSY, "the VM has its serial port"));
     }
-    uart.device = VUart::new();
-    uart.gsi = place.gsi;
-    uart.port = place.port;
+    uart.put(ConsolePlace::Ports(place));
     Ok(0)
 }
 
 fn remove_uart(vm: &Vm, place: UartPlace) -> Result<u64, Refusal> {
     {
         let mut uart = vm.uart.lock();
-        if (uart.port, uart.gsi) != (place.port, place.gsi) {
+        if uart.place != ConsolePlace::Ports(place) {
             return Err(Refusal::new(Errno::ENODEV, "no serial port is there"));
         }
         uart.remove();
