@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 const SIZE: (u32, u32) = (1280, 900);
 /// What the preset's VMs are started with, and the words that an emulated machine needs besides.
-const KERNEL: &str = "-k /data/bzImage -B \"root=/dev/vda rw console=ttyS0 no_timer_check tsc=reliable \
+const KERNEL: &str = "-k /data/bzImage -B \"root=/dev/vda rw console=ttyS0 tsc=reliable \
                       vm_name=user-vm1 vm_ip=192.168.100.2\"";
 
 /// A file that the system test names.
