@@ -80,10 +80,28 @@ fn merge_vm(vm: &mut Element, user: &Element, path: &str, changes: &mut Changes)
             format!("“{text}” is {new} {value} now"),
         );
     }
+    name(vm, user, path, changes);
     real_time(vm, user, path, changes);
     cpus(vm, user, path, changes);
     devices(vm, user, path, changes);
     virtio(vm, user, path, changes);
+}
+
+/// The name that the Device Model was told counts if the scenario has none.
+fn name(vm: &mut Element, user: &Element, path: &str, changes: &mut Changes) {
+    let Some(told) = user.child_text("vm_name").filter(|name| !name.is_empty()) else {
+        return;
+    };
+    let has = vm.child_text("name").unwrap_or_default();
+    let what = match has.as_str() {
+        same if same == told => return,
+        "" => {
+            set(vm, "name", &told);
+            format!("“{told}” is name now")
+        }
+        other => format!("“{told}” left out: the VM is {other}"),
+    };
+    changes.note(format!("{path}/vm_name"), 0, what);
 }
 
 fn real_time(vm: &mut Element, user: &Element, path: &str, changes: &mut Changes) {

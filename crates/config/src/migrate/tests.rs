@@ -58,6 +58,7 @@ const OLD: &str = r#"<acrn-config board="b" scenario="shared">
 const LAUNCH: &str = r#"<acrn-config>
   <user_vm id="1">
     <user_vm_type>WINDOWS</user_vm_type>
+    <vm_name>Desktop</vm_name>
     <rtos_type>Hard RT</rtos_type>
     <mem_size>2048</mem_size>
     <vbootloader>ovmf</vbootloader>
@@ -202,6 +203,20 @@ fn a_launch_file_is_merged() {
         "User"
     );
     assert!(changes.iter().all(|change| !change.what.is_empty()));
+}
+
+#[test]
+fn the_name_in_a_launch_file_is_for_a_vm_that_has_none() {
+    let launch = crate::xml::parse(LAUNCH).unwrap();
+    let names = |old: &str| {
+        let mut document = crate::xml::parse(old).unwrap();
+        migrate(&mut document, Some(&launch));
+        ScenarioFile::of("new.xml", document).model.vms[2]
+            .name
+            .clone()
+    };
+    assert_eq!(names(OLD), "User");
+    assert_eq!(names(&OLD.replace("<name>User</name>", "")), "Desktop");
 }
 
 #[test]
