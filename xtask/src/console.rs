@@ -214,6 +214,21 @@ impl Console {
         String::from_utf8_lossy(&self.shared.lock().bytes).into_owned()
     }
 
+    /// Nothing, unless the hypervisor has said that the emulator has done wrong.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn sound(&self) -> Result<(), ConsoleError> {
+        let bytes = &self.shared.lock().bytes;
+        match first_of(bytes, &[DEFECT]) {
+            None => Ok(()),
+            Some(_) => Err(ConsoleError::Broken {
+                wanted: "what was asked for".to_owned(),
+                tail: last_lines(bytes, 12),
+            }),
+        }
+    }
+
     /// Whether the machine has closed the line.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -80,11 +80,10 @@ impl Debian {
         fs::create_dir_all(directory)?;
         let mut disks = Vec::new();
         for image in [&self.image].into_iter().chain(more) {
-            let copy = directory.join(image.file_name().unwrap_or_default());
-            let mut cp = Command::new("cp");
-            output_of(cp.args(["--sparse=always", "--"]).arg(image).arg(&copy))?;
+            let to = directory.join(image.file_name().unwrap_or_default());
+            copy(image, &to)?;
             disks.push(Disk {
-                image: copy,
+                image: to,
                 bus: DiskBus::Virtio,
                 persistent: true,
             });
@@ -124,6 +123,24 @@ impl Target {
         Ok(Session::new(self.machine.start(layout, log)?))
     }
 
+    /// Keeps what the disks are, for [`Self::restore_disks`]. The machine is off.
+    ///
+    /// # Errors
+    /// A disk cannot be copied.
+    pub fn keep_disks(&self) -> Result<()> {
+        let mut disks = self.machine.disks.iter();
+        disks.try_for_each(|disk| copy(&disk.image, &kept(&disk.image)))
+    }
+
+    /// Makes the disks what they were when they were kept. The machine is off.
+    ///
+    /// # Errors
+    /// A disk cannot be copied, or was not kept.
+    pub fn restore_disks(&self) -> Result<()> {
+        let mut disks = self.machine.disks.iter();
+        disks.try_for_each(|disk| copy(&kept(&disk.image), &disk.image))
+    }
+
     /// Waits until somebody can log in.
     ///
     /// # Errors
@@ -131,6 +148,7 @@ impl Target {
     pub fn wait_for_log_in(&self, session: &mut Session, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         while self.ssh("true", None).is_err() {
+            session.vm.console.sound()?;
             ensure!(
                 !session.vm.has_ended()?,
                 "the machine ended:\n{}\n{}",
@@ -187,6 +205,9 @@ impl Target {
             "LogLevel=ERROR",
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
+            // A system that is dead does not close its connections.
+            "ServerAliveInterval=20",
+            "ServerAliveCountMax=9",
         ] {
             ssh.args(["-o", option]);
         }
@@ -209,4 +230,16 @@ impl Target {
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut cp = Command::new("cp");
+    output_of(cp.args(["--sparse=always", "--"]).arg(from).arg(to)).map(drop)
+}
+
+/// Where a disk is kept as it was.
+fn kept(image: &Path) -> PathBuf {
+    let mut name = image.as_os_str().to_owned();
+    name.push(".kept");
+    name.into()
 }

@@ -49,7 +49,7 @@ const KNOWN_REPETITIONS: usize = 6;
 const KNOWN_DEFECT: &str = "a defect of QEMU's emulation";
 
 /// How many repetitions a run may have had before this failure is repeated, too.
-fn allowed(error: &anyhow::Error) -> usize {
+pub(super) fn allowed(error: &anyhow::Error) -> usize {
     match format!("{error:#}").contains(KNOWN_DEFECT) {
         true => KNOWN_REPETITIONS,
         false => REPETITIONS,

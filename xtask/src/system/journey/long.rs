@@ -51,24 +51,74 @@ impl Journey<'_> {
     pub(super) fn long(&mut self) -> Result<()> {
         let newer = self.packages(Part::Kernel, Some(2))?;
         let older = self.packages(Part::Kernel, Some(1))?;
-        let mut session = self.reach_prompt(&older, Self::packed_in_browser)?;
-        self.stop(&mut session)?;
-        self.launch_by_script(&mut session)?;
-        session = self.reboot(session, "everything boots again", None)?;
-        self.start_managed(&mut session)?;
-        session.check("grep kept /root/kept", COMMAND)?;
-        self.debian_as_user_vm(&mut session)?;
-        self.update(&newer)?;
-        session = self.change(session)?;
-        session = self.by_keys(session)?;
-        self.target.run(&format!(
-            "acrn-config apply --previous && grep -q 'm {}M' {SCRIPT}",
-            SECOND.0
-        ))?;
-        self.take_away()?;
-        session = self.reboot(session, "Debian boots", None)?;
-        self.target.run("! test -e /dev/acrn_hsm")?;
-        self.target.end(&mut session, "poweroff", SYSTEM)
+        self.set_up(&older, Self::packed_in_browser)?;
+        self.leg(
+            "the Service VM boots",
+            None,
+            "reboot",
+            |journey, session| {
+                journey.reach_prompt(session)?;
+                journey.stop(session)?;
+                journey.launch_by_script(session)
+            },
+        )?;
+        self.leg(
+            "everything boots again",
+            None,
+            "reboot",
+            |journey, session| {
+                journey.start_managed(session)?;
+                session.check("grep kept /root/kept", COMMAND)?;
+                journey.debian_as_user_vm(session)
+            },
+        )?;
+        self.leg(
+            "it boots for an update",
+            None,
+            "reboot",
+            |journey, session| {
+                journey.start_managed(session)?;
+                journey.update(&newer)?;
+                journey.change()
+            },
+        )?;
+        self.leg(
+            "it boots with another scenario",
+            None,
+            "reboot",
+            |journey, session| {
+                journey.is_changed(session)?;
+                journey.put("/root/scenario.xml", &scenario_text(THIRD)?)?;
+                journey
+                    .target
+                    .run("acrn-config apply /root/scenario.xml")
+                    .map(drop)
+            },
+        )?;
+        self.leg(
+            "the previous scenario boots",
+            Some('p'),
+            "reboot",
+            |journey, session| {
+                journey.is_in_force(session, "POST_STD_VM1 (post-launched): CPUs 0x1,")
+            },
+        )?;
+        self.leg(
+            "the Service VM boots alone",
+            Some('s'),
+            "reboot",
+            |journey, session| {
+                journey.is_in_force(session, "in force: the safe default")?;
+                journey.target.run(&format!(
+                    "acrn-config apply --previous && grep -q 'm {}M' {SCRIPT}",
+                    SECOND.0
+                ))?;
+                journey.take_away()
+            },
+        )?;
+        self.leg("Debian boots", None, "poweroff", |journey, _| {
+            journey.target.run("! test -e /dev/acrn_hsm").map(drop)
+        })
     }
 
     /// The Configurator makes the package, driven in a browser.
@@ -157,7 +207,7 @@ impl Journey<'_> {
     }
 
     /// Another scenario, by a later package; the one before keeps an entry.
-    fn change(&mut self, session: Session) -> Result<Session> {
+    fn change(&mut self) -> Result<()> {
         let board = self.target.run("cat /boot/acrn/current/board.xml")?;
         let board = BoardFile::parse("board.xml", &board)?;
         let package = self.packed(&board, "2.0", SECOND)?;
@@ -166,44 +216,31 @@ impl Journey<'_> {
             self.has_entry("acrn-previous")?,
             "the scenario of before has no entry in GRUB's menu"
         );
-        let mut session = self.reboot(session, "it boots with another scenario", None)?;
-        self.start_managed(&mut session)?;
+        Ok(())
+    }
+
+    /// The User VM is as the second scenario has it.
+    fn is_changed(&mut self, session: &mut Session) -> Result<()> {
+        self.start_managed(session)?;
         ensure!(
             session.check("nproc", COMMAND)? == "1",
             "the VM has another number of CPUs"
         );
-        let memory = memory(&mut session)?;
+        let memory = memory(session)?;
         ensure!(
             (300 << 10..384 << 10).contains(&memory),
             "the VM has {memory} KiB"
         );
-        self.stop(&mut session)?;
-        Ok(session)
+        self.stop(session)
     }
 
-    /// A third scenario by `acrn-config apply`; the keys boot the one before, and none.
-    fn by_keys(&mut self, mut session: Session) -> Result<Session> {
-        self.put("/root/scenario.xml", &scenario_text(THIRD)?)?;
-        self.target.run("acrn-config apply /root/scenario.xml")?;
-        for (key, what, sign) in [
-            (
-                'p',
-                "the previous scenario boots",
-                "POST_STD_VM1 (post-launched): CPUs 0x1,",
-            ),
-            (
-                's',
-                "the Service VM boots alone",
-                "in force: the safe default",
-            ),
-        ] {
-            session = self.reboot(session, what, Some(key))?;
-            self.is_service_vm()?;
-            session.to_hypervisor()?;
-            let config = session.hypervisor_command("config")?;
-            ensure!(config.contains(sign), "no {sign:?} in:\n{config}");
-        }
-        Ok(session)
+    /// The hypervisor says this of its configuration.
+    fn is_in_force(&self, session: &mut Session, sign: &str) -> Result<()> {
+        self.is_service_vm()?;
+        session.to_hypervisor()?;
+        let config = session.hypervisor_command("config")?;
+        ensure!(config.contains(sign), "no {sign:?} in:\n{config}");
+        Ok(())
     }
 
     /// Removes the packages, which leaves settings, and purges them, which leaves what somebody has written.

@@ -13,7 +13,7 @@ use acrn_config::{BoardFile, ScenarioFile, deploy};
 use anyhow::{Context as _, Result, ensure};
 
 use super::support::{BOOT, COMMAND};
-use super::{Context, Outcome};
+use super::{Context, Outcome, report};
 use crate::deb::{self, Part};
 use crate::progress::elapsed;
 use crate::rootfs::fresh_directory;
@@ -42,7 +42,10 @@ pub(super) fn journey(context: &Context) -> Result<Outcome> {
         target: debian.target(&directory, &disks)?,
         directory,
         boots: 0,
+        repeated: 0,
         since: Instant::now(),
+        leg_since: Instant::now(),
+        to_prompt: Duration::ZERO,
     };
     let result = match context.full {
         true => journey.long(),
@@ -57,50 +60,114 @@ struct Journey<'a> {
     target: Target,
     directory: PathBuf,
     boots: u32,
+    /// Legs that were done again.
+    repeated: usize,
+    /// The end of the last stage.
     since: Instant,
+    /// The beginning of the leg.
+    leg_since: Instant,
+    /// From the packages to the end of the leg that installs them.
+    to_prompt: Duration,
 }
 
 impl Journey<'_> {
     fn short(&mut self) -> Result<()> {
         let packages = self.packages(Part::SmallKernel, None)?;
-        let mut session = self.reach_prompt(&packages, |journey, board| {
+        self.set_up(&packages, |journey, board| {
             journey.packed(board, "1.0", FIRST)
         })?;
-        self.stop(&mut session)?;
-        self.target.end(&mut session, "poweroff", SYSTEM)
+        self.leg(
+            "the Service VM boots",
+            None,
+            "poweroff",
+            |journey, session| {
+                journey.reach_prompt(session)?;
+                journey.stop(session)
+            },
+        )
     }
 
-    /// From a blank Debian to the shell of a User VM, where a file is left. `pack` makes the package of a scenario for
-    /// the board.
-    fn reach_prompt(
+    /// A part of the way: switches the machine on, by the entry of GRUB's menu that has this key or by the default,
+    /// goes `way` and ends it by `end`, "reboot" or "poweroff". What a defect of the emulator spoils is done
+    /// again on the disks of before: it would else spoil most long ways.
+    fn leg(
+        &mut self,
+        what: &str,
+        key: Option<char>,
+        end: &str,
+        mut way: impl FnMut(&mut Self, &mut Session) -> Result<()>,
+    ) -> Result<()> {
+        self.target.keep_disks()?;
+        loop {
+            self.leg_since = Instant::now();
+            self.since = self.leg_since;
+            let error = match self.go(what, key, end, &mut way) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if self.repeated >= report::allowed(&error) {
+                return Err(error);
+            }
+            self.repeated += 1;
+            println!("    {what}: failed, is repeated: {error:#}");
+            self.target.restore_disks()?;
+        }
+    }
+
+    fn go(
+        &mut self,
+        what: &str,
+        key: Option<char>,
+        end: &str,
+        way: &mut impl FnMut(&mut Self, &mut Session) -> Result<()>,
+    ) -> Result<()> {
+        let mut session = self.boot(what, key)?;
+        let gone =
+            way(self, &mut session).and_then(|()| self.target.end(&mut session, end, SYSTEM));
+        match (gone, session.vm.console.sound()) {
+            (Ok(()), _) => self.stage("it goes down"),
+            (Err(error), Ok(())) => return Err(error),
+            (Err(error), Err(broken)) => return Err(error.context(broken)),
+        }
+        Ok(())
+    }
+
+    /// From a blank Debian to one with the packages and a scenario, whose package `pack` makes for the board.
+    fn set_up(
         &mut self,
         packages: &[PathBuf],
-        pack: impl FnOnce(&Self, &BoardFile) -> Result<PathBuf>,
-    ) -> Result<Session> {
-        let session = self.boot("Debian boots", None)?;
-        self.target.run("! test -e /dev/acrn_hsm")?;
-        self.prepare()?;
-        let start = Instant::now();
-        self.install(packages)?;
-        self.stage("the packages are installed");
-        let board = self.inspect()?;
-        let scenario = pack(self, &board)?;
-        self.stage("the scenario is packed");
-        self.install(&[scenario])?;
-        self.stage("the scenario is installed");
-        ensure!(
-            self.has_entry("acrn-safe")? && !self.has_entry("acrn-previous")?,
-            "GRUB's menu has other entries than it should"
-        );
-        let mut session = self.reboot(session, "the Service VM boots", None)?;
+        pack: impl Fn(&Self, &BoardFile) -> Result<PathBuf>,
+    ) -> Result<()> {
+        self.leg("Debian boots", None, "reboot", |journey, _| {
+            journey.target.run("! test -e /dev/acrn_hsm")?;
+            journey.prepare()?;
+            let start = Instant::now();
+            journey.install(packages)?;
+            journey.stage("the packages are installed");
+            let board = journey.inspect()?;
+            let scenario = pack(journey, &board)?;
+            journey.stage("the scenario is packed");
+            journey.install(&[scenario])?;
+            journey.stage("the scenario is installed");
+            ensure!(
+                journey.has_entry("acrn-safe")? && !journey.has_entry("acrn-previous")?,
+                "GRUB's menu has other entries than it should"
+            );
+            journey.to_prompt = start.elapsed();
+            Ok(())
+        })
+    }
+
+    /// To the shell of a User VM, where a file is left.
+    fn reach_prompt(&mut self, session: &mut Session) -> Result<()> {
         self.is_service_vm()?;
-        self.start_managed(&mut session)?;
+        self.start_managed(session)?;
         println!(
             "    from the packages to a User VM's prompt: {}",
-            elapsed(start.elapsed())
+            elapsed(self.to_prompt + self.leg_since.elapsed())
         );
         session.check("echo kept >/root/kept && sync", COMMAND)?;
-        Ok(session)
+        Ok(())
     }
 
     /// Says how long the way was since the last time.
@@ -129,7 +196,7 @@ impl Journey<'_> {
             .map(drop)
     }
 
-    /// Boots, by the entry of GRUB's menu that has this key or by the default.
+    /// Switches on and waits until somebody can log in.
     fn boot(&mut self, what: &str, key: Option<char>) -> Result<Session> {
         self.boots += 1;
         let log = self.context.log(&format!("boot{}", self.boots));
@@ -142,13 +209,6 @@ impl Journey<'_> {
         self.stage(what);
         self.target.run("mkdir -p /data && mount /dev/vdb /data")?;
         Ok(session)
-    }
-
-    fn reboot(&mut self, mut session: Session, what: &str, key: Option<char>) -> Result<Session> {
-        self.target.end(&mut session, "reboot", SYSTEM)?;
-        drop(session);
-        self.stage("it goes down");
-        self.boot(what, key)
     }
 
     fn install(&self, packages: &[PathBuf]) -> Result<()> {
