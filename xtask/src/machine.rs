@@ -120,6 +120,9 @@ pub struct Machine {
     pub net: Option<NetModel>,
     /// QEMU's device with the console's UART, in place of COM1.
     pub uart: Option<String>,
+    /// Whether all CPUs share one of this computer's (QEMU). That is slower, and its CPUs do not spoil each other's
+    /// flags (see the book, "Limits").
+    pub share_one_cpu: bool,
     /// Wait for a debugger on TCP port 1234 (QEMU).
     pub gdb: bool,
     /// Further arguments of QEMU.
@@ -149,6 +152,7 @@ impl Machine {
             disks: Vec::new(),
             net: None,
             uart: None,
+            share_one_cpu: false,
             gdb: false,
             extra: Vec::new(),
         }

@@ -36,7 +36,15 @@ pub(crate) fn start(
     let (ours, theirs) = UnixStream::pair()?;
     // QEMU inherits its end by number.
     nix::fcntl::fcntl(&theirs, nix::fcntl::F_SETFD(nix::fcntl::FdFlag::empty()))?;
-    let child = tied_to_us("qemu-system-x86_64")
+    const PROGRAM: &str = "qemu-system-x86_64";
+    let mut command = match machine.share_one_cpu {
+        true => tied_to_us("taskset"),
+        false => tied_to_us(PROGRAM),
+    };
+    if machine.share_one_cpu {
+        command.args(["--cpu-list", &last_cpu()?.to_string(), PROGRAM]);
+    }
+    let child = command
         .args(arguments(machine))
         .arg("-chardev")
         .arg(format!("socket,id=serial0,fd={}", theirs.as_raw_fd()))
@@ -51,6 +59,14 @@ pub(crate) fn start(
         .spawn()
         .context("cannot start setpriv, which belongs to util-linux")?;
     Ok((child, ours.into()))
+}
+
+/// Number of a CPU of this computer that this program may use.
+fn last_cpu() -> Result<usize> {
+    let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::this())?;
+    let is_allowed = |cpu: &usize| allowed.is_set(*cpu) == Ok(true);
+    let mut cpus = (0..nix::sched::CpuSet::count()).rev();
+    cpus.find(is_allowed).context("this program may use no CPU")
 }
 
 /// The arguments, for a current directory that has the machine's links.

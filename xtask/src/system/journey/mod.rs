@@ -37,9 +37,12 @@ pub(super) fn journey(context: &Context) -> Result<Outcome> {
     if context.full {
         disks.push(long::user_disk(context.layout, &debian, &directory)?);
     }
+    let mut target = debian.target(&directory, &disks)?;
+    // Some minutes go well mostly, half an hour does seldom.
+    target.machine.share_one_cpu = context.full;
     let mut journey = Journey {
         context,
-        target: debian.target(&directory, &disks)?,
+        target,
         directory,
         boots: 0,
         repeated: 0,
