@@ -1,4 +1,5 @@
-//! The command lines of both programs.
+//! The command lines of both programs. Their comments are what `--help` prints.
+#![allow(rustdoc::bare_urls)]
 
 use std::path::PathBuf;
 

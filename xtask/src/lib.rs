@@ -5,7 +5,7 @@
 //! each reusing what its inputs have not outdated ([`stamp`]); [`machine`] turns a
 //! description into a running emulator, [`qemu`] or [`bochs`], whose serial line is a
 //! [`console::Console`]; [`session`] knows the prompts and keys of the three consoles
-//! behind that line; [`demo`] and [`system`] are scripts on top of it. [`bench`] runs
+//! behind that line; [`demo`] and [`system`] are scripts on top of it. [`mod@bench`] runs
 //! emulators of its own kind, which count instructions.
 //!
 //! It is a library as well as a program so that other test programs can boot machines

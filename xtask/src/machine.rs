@@ -48,7 +48,7 @@ pub enum Boot {
     Direct(BootSet),
     /// GRUB on BIOS or UEFI loads them from an image, by multiboot2.
     Grub {
-        /// The image of [`grub::image`].
+        /// The image of [`crate::grub`].
         image: PathBuf,
         /// UEFI rather than BIOS.
         uefi: bool,

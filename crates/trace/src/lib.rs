@@ -4,7 +4,7 @@
 //! * [`writer`]: the hypervisor's end of a ring, which believes nothing that the other end can change;
 //! * [`reader`]: the tools' end;
 //! * [`event`]: what a trace entry means;
-//! * [`line`]: log lines as elements of a ring.
+//! * [`mod@line`]: log lines as elements of a ring.
 //!
 //! The layouts are [`acrn_abi::sbuf`]. Nothing here touches memory by itself: a ring is reached
 //! through [`RingMemory`].

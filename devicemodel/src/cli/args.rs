@@ -1,4 +1,5 @@
-//! The options as the parser sees them.
+//! The options as the parser sees them. Their comments are what `--help` prints.
+#![allow(rustdoc::broken_intra_doc_links)]
 
 use std::path::PathBuf;
 

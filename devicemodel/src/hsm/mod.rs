@@ -1,6 +1,6 @@
 //! The Service VM kernel's ACRN driver: what the Device Model asks of it.
 //!
-//! [`Hsm`] has one method per ioctl that is used; [`device`] is the real one, [`fake`] stands in
+//! [`Hsm`] has one method per ioctl that is used; [`device`] is the real one, `fake` stands in
 //! for it in tests. [`sinks`] gives devices their share of it: interrupts and doorbells.
 //! [`page`] is the page of I/O requests shared with kernel and hypervisor.
 

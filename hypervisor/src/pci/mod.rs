@@ -11,7 +11,7 @@
 //! | [`device`] | one function: messages, BARs |
 //! | [`mediated`] | pages that are not mapped, addresses that BARs may have |
 //! | [`storage`] | room for MSI-X tables |
-//! | [`list`] | what the shell shows |
+//! | [`mod@list`] | what the shell shows |
 //!
 //! A BAR of the guest may be written with any address, but the function decodes memory only while
 //! all of them are where device memory may be. A table's new pages are taken from the guest,

@@ -460,7 +460,7 @@ impl VLapic {
     }
 
     /// TSC ticks from guest TSC `now` until `timer_fire` is due, 0 when it is; `None` as for
-    /// [`LocalApic::timer_deadline`].
+    /// [`Self::timer_deadline`].
     #[inline]
     pub fn timer_due_in(&self, now: u64) -> Option<u64> {
         self.timer_deadline()?;

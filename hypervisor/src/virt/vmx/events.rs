@@ -87,7 +87,7 @@ impl VmxCpu {
         self.interruptibility & blocking == 0 && !self.event_pending()
     }
 
-    /// Tell when an NMI is possible, by [`Exit::NmiWindow`].
+    /// Tell when an NMI is possible, by [`crate::virt::Exit::NmiWindow`].
     pub fn request_nmi_window(&mut self) {
         self.set_primary(self.primary | Primary::NMI_WINDOW);
     }

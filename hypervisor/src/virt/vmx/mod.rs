@@ -171,7 +171,7 @@ pub struct VmxCpu {
     error_code: u32,
     length: u32,
     delivered: Option<Vector>,
-    /// Exit reason, with [`exit::ENTRY_FAILED`].
+    /// Exit reason, with [`acrn_vmx::exit::ENTRY_FAILED`].
     reason: u32,
     /// Of VMLAUNCH or VMRESUME, when [`Self::NOT_ENTERED`] is the reason.
     entry_error: u32,

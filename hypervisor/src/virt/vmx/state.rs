@@ -202,7 +202,7 @@ impl VmxCpu {
     }
 
     /// Sets a whole state. Values were checked by the caller; what VMX would refuse at entry ends
-    /// as [`Exit::InvalidState`] of that VM alone.
+    /// as [`crate::virt::Exit::InvalidState`] of that VM alone.
     pub fn set_state(&mut self, start: &StartState) {
         self.set_image(Image::starting(start));
     }
