@@ -12,9 +12,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use acrn_config::{BoardFile, ScenarioFile, deploy};
+use acrn_config::{BoardFile, LoadError, ScenarioFile, deploy};
 use acrn_deb::{Control, MAINTAINER, Package};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 
 use crate::layout::{Layout, display};
@@ -126,7 +126,10 @@ fn scenario_package(
     scenario: &Path,
     version: &str,
 ) -> Result<PathBuf> {
-    let (board, scenario) = (BoardFile::load(board)?, ScenarioFile::load(scenario)?);
+    // These errors name their causes themselves.
+    let whole = |error: LoadError| anyhow!("{error}");
+    let board = BoardFile::load(board).map_err(whole)?;
+    let scenario = ScenarioFile::load(scenario).map_err(whole)?;
     let (name, bytes, findings) = deploy::package(&board, &scenario, version, time()?)?;
     for finding in findings {
         eprintln!("{finding}");
