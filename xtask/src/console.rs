@@ -47,7 +47,7 @@ pub enum ConsoleError {
 }
 
 /// What a dump of the hypervisor says of the emulator (see the book, "Limits").
-const DEFECT: &str = "a defect of QEMU's emulation";
+pub(crate) const DEFECT: &str = "a defect of QEMU's emulation";
 
 /// A text that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

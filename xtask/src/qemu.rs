@@ -37,13 +37,13 @@ pub(crate) fn start(
     // QEMU inherits its end by number.
     nix::fcntl::fcntl(&theirs, nix::fcntl::F_SETFD(nix::fcntl::FdFlag::empty()))?;
     const PROGRAM: &str = "qemu-system-x86_64";
-    let mut command = match machine.share_one_cpu {
-        true => tied_to_us("taskset"),
-        false => tied_to_us(PROGRAM),
+    let mut command = if machine.share_one_cpu {
+        let mut taskset = tied_to_us("taskset");
+        taskset.args(["--cpu-list", &last_cpu()?.to_string(), PROGRAM]);
+        taskset
+    } else {
+        tied_to_us(PROGRAM)
     };
-    if machine.share_one_cpu {
-        command.args(["--cpu-list", &last_cpu()?.to_string(), PROGRAM]);
-    }
     let child = command
         .args(arguments(machine))
         .arg("-chardev")

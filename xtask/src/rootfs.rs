@@ -232,12 +232,7 @@ pub fn data_disk(layout: &Layout, kernel: &Path, program: &Path) -> Result<PathB
     copy(kernel, &stage.join("bzImage"))?;
     for id in 1..=USER_VMS {
         let to = stage.join(format!("user_vm{id}.img"));
-        output_of(
-            Command::new("cp")
-                .arg("--sparse=always")
-                .arg(&user_image)
-                .arg(&to),
-        )?;
+        copy_image(&user_image, &to)?;
     }
     Ext4 {
         label: "acrn-data",
@@ -356,6 +351,15 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
         fs::create_dir_all(parent)?;
     }
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Copies a disk image; what is zero takes no room in the copy.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn copy_image(from: &Path, to: &Path) -> Result<()> {
+    let mut cp = Command::new("cp");
+    output_of(cp.args(["--sparse=always", "--"]).arg(from).arg(to)).map(drop)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::image;
 use crate::layout::Layout;
 use crate::machine::{Boot, Disk, DiskBus, Machine};
 use crate::progress::{Step, output_of};
+use crate::rootfs::copy_image;
 use crate::session::{Session, USER_PASSWORD};
 use crate::stamp::Inputs;
 
@@ -81,7 +82,7 @@ impl Debian {
         let mut disks = Vec::new();
         for image in [&self.image].into_iter().chain(more) {
             let to = directory.join(image.file_name().unwrap_or_default());
-            copy(image, &to)?;
+            copy_image(image, &to)?;
             disks.push(Disk {
                 image: to,
                 bus: DiskBus::Virtio,
@@ -129,7 +130,7 @@ impl Target {
     /// A disk cannot be copied.
     pub fn keep_disks(&self) -> Result<()> {
         let mut disks = self.machine.disks.iter();
-        disks.try_for_each(|disk| copy(&disk.image, &kept(&disk.image)))
+        disks.try_for_each(|disk| copy_image(&disk.image, &kept(&disk.image)))
     }
 
     /// Makes the disks what they were when they were kept. The machine is off.
@@ -138,7 +139,7 @@ impl Target {
     /// A disk cannot be copied, or was not kept.
     pub fn restore_disks(&self) -> Result<()> {
         let mut disks = self.machine.disks.iter();
-        disks.try_for_each(|disk| copy(&kept(&disk.image), &disk.image))
+        disks.try_for_each(|disk| copy_image(&kept(&disk.image), &disk.image))
     }
 
     /// Waits until somebody can log in.
@@ -230,11 +231,6 @@ impl Target {
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let mut cp = Command::new("cp");
-    output_of(cp.args(["--sparse=always", "--"]).arg(from).arg(to)).map(drop)
 }
 
 /// Where a disk is kept as it was.

@@ -69,9 +69,7 @@ pub(super) fn chapter(context: &Context) -> Result<Outcome> {
 /// What the chapter takes to be there: an ISO, a Debian, a key.
 fn prepare(context: &Context, directory: &Path) -> Result<()> {
     let debian = Debian::build(context.layout)?;
-    let mut cp = Command::new("cp");
-    cp.arg("--sparse=always").arg(&debian.image);
-    output_of(cp.arg(directory.join("debian.img")))?;
+    rootfs::copy_image(&debian.image, &directory.join("debian.img"))?;
     fs::write(directory.join("id_ed25519.pub"), "ssh-ed25519 AAAA test\n")?;
     let mut installer = Archive::new();
     installer.file("install", 0o755, INSTALLER.as_bytes())?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::{Outcome, full_name};
+use crate::console::DEFECT;
 use crate::layout::{Layout, display};
 use crate::machine::Emulator;
 use crate::progress::elapsed;
@@ -46,11 +47,10 @@ impl fmt::Display for Tally {
 const REPETITIONS: usize = 2;
 /// The same when the hypervisor's dump names that defect.
 const KNOWN_REPETITIONS: usize = 6;
-const KNOWN_DEFECT: &str = "a defect of QEMU's emulation";
 
 /// How many repetitions a run may have had before this failure is repeated, too.
 pub(super) fn allowed(error: &anyhow::Error) -> usize {
-    match format!("{error:#}").contains(KNOWN_DEFECT) {
+    match format!("{error:#}").contains(DEFECT) {
         true => KNOWN_REPETITIONS,
         false => REPETITIONS,
     }
@@ -174,7 +174,7 @@ mod tests {
             let mut calls = 0;
             report.run(Emulator::Qemu, "unlucky", &mut || {
                 calls += 1;
-                anyhow::ensure!(calls > 1, "the console: {KNOWN_DEFECT}, not of the guest");
+                anyhow::ensure!(calls > 1, "the console: {DEFECT}, not of the guest");
                 Ok(Outcome::Passed)
             });
             assert_eq!(report.tally.failed, usize::from(round == KNOWN_REPETITIONS));

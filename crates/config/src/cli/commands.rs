@@ -29,13 +29,11 @@ pub(super) fn load(files: &Files) -> Result<(BoardFile, ScenarioFile), Error> {
 /// Whether a file says what a machine has. Both kinds have the same outermost element; older boards have
 /// no element in common but those that a scenario cannot have.
 pub(super) fn is_board(document: &Document) -> bool {
-    let names = |schema: &[Item]| schema.iter().map(|item| item.name).collect::<Vec<_>>();
-    let (board, scenario) = (names(Board::schema()), names(Scenario::schema()));
-    let has = |names: &[&str]| {
-        let mut elements = document.root.elements();
-        elements.any(|element| names.contains(&element.name.as_str()))
+    let has = |schema: &[Item]| {
+        let mut items = schema.iter();
+        items.any(|item| document.root.child(item.name).is_some())
     };
-    has(&board) && !has(&scenario)
+    has(Board::schema()) && !has(Scenario::schema())
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {

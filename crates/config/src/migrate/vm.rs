@@ -2,6 +2,7 @@
 
 use super::{Changes, drop_child, each_vm, set};
 use crate::xml::Element;
+use acrn_config_blob::MAX_NAME;
 
 /// The type of a VM said when it is started, too.
 pub(super) fn load_order(root: &mut Element, changes: &mut Changes) {
@@ -66,9 +67,6 @@ pub(super) fn guest_flags(root: &mut Element, changes: &mut Changes) {
     });
 }
 
-/// Longest name of a VM.
-const NAME_LENGTH: usize = 15;
-
 /// Names had any characters and lengths, and post-launched VMs had none. Nothing refers to them yet:
 /// other elements named VMs by their ids.
 pub(super) fn names(root: &mut Element, changes: &mut Changes) {
@@ -97,12 +95,12 @@ fn name(old: &str, number: usize, taken: &[String]) -> String {
     let letter = |c| if allowed(c) { c } else { '_' };
     let whole: String = old.chars().map(letter).collect();
     let cut = |length: usize| whole.chars().take(length).collect::<String>();
-    let short = cut(NAME_LENGTH);
+    let short = cut(MAX_NAME);
     match whole.len() {
         0 => format!("VM{number}"),
-        length if length > NAME_LENGTH && taken.contains(&short) => {
+        length if length > MAX_NAME && taken.contains(&short) => {
             let end = format!("_{number}");
-            cut(NAME_LENGTH - end.len()) + &end
+            cut(MAX_NAME - end.len()) + &end
         }
         _ => short,
     }

@@ -3,7 +3,7 @@
 use super::Provider;
 use crate::model::{Hex, OptionsFrom, Pattern, item, model};
 use acrn_abi::Bdf;
-use acrn_config_blob::{CacheKind, VuartKind};
+use acrn_config_blob::{CacheKind, MAX_NAME, VuartKind};
 
 model! {
     /// Serial lines between VMs.
@@ -23,7 +23,7 @@ model! {
     /// One end of a serial line.
     pub struct VuartEndpoint {
         pub vm_name: String = item("vm_name", "VM",
-            "Name of the VM.").pattern(Pattern::Name(15)).from(OptionsFrom::VmNames),
+            "Name of the VM.").pattern(Pattern::Name(MAX_NAME)).from(OptionsFrom::VmNames),
         pub io_port: Option<Hex> = item("io_port", "I/O port",
             "First I/O port in the VM, for lines of type legacy. Chosen if absent."),
         pub vbdf: Option<Bdf> = item("vbdf", "PCI place",
@@ -57,7 +57,7 @@ model! {
     /// A VM that shares a region.
     pub struct IvshmemVm {
         pub vm_name: String = item("VM_NAME", "VM",
-            "Name of the VM.").pattern(Pattern::Name(15)).from(OptionsFrom::VmNames).required(),
+            "Name of the VM.").pattern(Pattern::Name(MAX_NAME)).from(OptionsFrom::VmNames).required(),
         pub vbdf: Option<Bdf> = item("VBDF", "PCI place",
             "Bus, device and function in the VM. Chosen if absent."),
     }

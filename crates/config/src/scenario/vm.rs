@@ -2,7 +2,7 @@
 
 use super::{ConsoleVuart, OsType, VirtioDevices};
 use crate::model::{Device, Hex, OptionsFrom, Pattern, attribute, item, model};
-use acrn_config_blob::{KernelKind, LoadOrder, Priority, Restart, VmKind};
+use acrn_config_blob::{KernelKind, LoadOrder, MAX_NAME, Priority, Restart, VmKind};
 
 /// Boot arguments of a Linux kernel for which none are given.
 pub const DEFAULT_BOOTARGS: &str = "rw rootwait root=/dev/nvme0n1p2 console=tty0 console=ttyS0 consoleblank=0 no_timer_check quiet loglevel=3 i915.nuclear_pageflip=1 swiotlb=131072";
@@ -16,7 +16,7 @@ model! {
             "Who starts the VM: the hypervisor from boot modules, the hypervisor as the Service VM, or a Device Model in the Service VM.")
             .required(),
         pub name: String = item("name", "Name",
-            "1 to 15 letters, digits, _ or -.").pattern(Pattern::Name(15)).required(),
+            "1 to 15 letters, digits, _ or -.").pattern(Pattern::Name(MAX_NAME)).required(),
         pub kind: VmKind = item("vm_type", "Type",
             "A standard VM is for general purposes; a real-time VM gets CPUs of its own.")
             .default("STANDARD_VM"),

@@ -127,11 +127,11 @@ impl Journey<'_> {
         let mut session = self.boot(what, key)?;
         let gone =
             way(self, &mut session).and_then(|()| self.target.end(&mut session, end, SYSTEM));
-        match (gone, session.vm.console.sound()) {
-            (Ok(()), _) => self.stage("it goes down"),
-            (Err(error), Ok(())) => return Err(error),
-            (Err(error), Err(broken)) => return Err(error.context(broken)),
-        }
+        gone.map_err(|error| match session.vm.console.sound() {
+            Ok(()) => error,
+            Err(broken) => error.context(broken),
+        })?;
+        self.stage("it goes down");
         Ok(())
     }
 
