@@ -56,16 +56,10 @@ impl Browser {
             .env_remove("XDG_STATE_HOME");
         command.args(arguments);
         let address = |line: &str| line.starts_with("http").then(|| line.to_owned());
-        let (configurator, url) = Program::start(&mut command, address);
+        let (configurator, url) =
+            Program::start(&mut command, address).unwrap_or_else(|error| panic!("{error}"));
         let (base, token) = url.split_once("/?token=").expect("it has a secret");
-        let mut command = Command::new("chromedriver");
-        command.arg("--port=0").env("HOME", home.path());
-        let port = |line: &str| {
-            line.split("successfully on port ")
-                .nth(1)
-                .map(|rest| rest.trim_end_matches('.').to_owned())
-        };
-        let (driver, port) = Program::start(&mut command, port);
+        let (driver, port) = driver(home.path());
         let client = client(&port, size, home.path()).await;
         let browser = Self {
             client,
@@ -222,6 +216,29 @@ impl Browser {
     pub async fn screenshot(&self) -> Vec<u8> {
         self.client.screenshot().await.expect("there is a picture")
     }
+}
+
+/// ChromeDriver, and its port.
+///
+/// It takes a port that is free on `::1` and ends where the same one of 127.0.0.1 is in use, by a server or browser
+/// of a test beside it for example. So it is asked again.
+fn driver(home: &Path) -> (Program, String) {
+    const ATTEMPTS: usize = 10;
+    let port = |line: &str| {
+        line.split("successfully on port ")
+            .nth(1)
+            .map(|rest| rest.trim_end_matches('.').to_owned())
+    };
+    let mut failure = String::new();
+    for _ in 0..ATTEMPTS {
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").env("HOME", home);
+        match Program::start(&mut command, port) {
+            Ok(started) => return started,
+            Err(error) => failure = error,
+        }
+    }
+    panic!("{failure}");
 }
 
 async fn client(port: &str, (width, height): (u32, u32), home: &Path) -> Client {

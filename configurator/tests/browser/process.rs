@@ -10,8 +10,12 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts a program and waits for a line of its output in which `find` finds something.
-    pub fn start(command: &mut Command, find: impl Fn(&str) -> Option<String>) -> (Self, String) {
+    /// Starts a program and waits for a line of its output in which `find` finds something. An error is what a
+    /// program has printed that ended before.
+    pub fn start(
+        command: &mut Command,
+        find: impl Fn(&str) -> Option<String>,
+    ) -> Result<(Self, String), String> {
         let name = command.get_program().to_string_lossy().into_owned();
         command
             .stdout(Stdio::piped())
@@ -23,11 +27,17 @@ impl Program {
         let mut program = Self { child };
         let stdout = program.child.stdout.take().expect("it is a pipe");
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        let found = lines.find_map(|line| find(&line));
-        let found = found.unwrap_or_else(|| panic!("{name} has ended at once"));
-        // What else it prints must not stop it.
-        std::thread::spawn(move || lines.for_each(drop));
-        (program, found)
+        let mut printed = format!("{name} has ended at once:");
+        for line in lines.by_ref() {
+            if let Some(found) = find(&line) {
+                // What else it prints must not stop it.
+                std::thread::spawn(move || lines.for_each(drop));
+                return Ok((program, found));
+            }
+            printed += "\n";
+            printed += &line;
+        }
+        Err(printed)
     }
 }
 
