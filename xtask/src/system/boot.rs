@@ -67,8 +67,8 @@ fn without_hypervisor() -> Outcome {
     Outcome::Skipped("there is no hypervisor to boot (--bare)".into())
 }
 
-pub(super) fn smp_1_to_8(context: &Context) -> Result<Outcome> {
-    for cpus in [1, 2, 4, 8] {
+pub(super) fn smp_1_to_16(context: &Context) -> Result<Outcome> {
+    for cpus in [1, 2, 4, 8, 16] {
         boots(
             context,
             &Options {
@@ -97,5 +97,21 @@ fn boots(context: &Context, options: &Options, name: &str) -> Result<()> {
         "for cpu in $(seq 0 $(($(nproc) - 1))); do taskset -c $cpu sleep 0.1 || exit 1; done",
         COMMAND,
     )?;
+    if !context.bare {
+        ensure!(options.memory == 2048, "the promise is about 2 GiB");
+        let taken = taken(&session.vm.console.transcript())
+            .context("the hypervisor does not tell what memory it takes")?;
+        ensure!(
+            (1..=16).contains(&taken),
+            "the hypervisor takes {taken} MiB of 2 GiB"
+        );
+    }
     session.power_off(POWER_OFF)
+}
+
+/// What the hypervisor says at boot that it takes of the machine's memory, in MiB.
+fn taken(transcript: &str) -> Option<u64> {
+    let (before, _) = transcript.split_once(" are the hypervisor's")?;
+    let (_, taken) = before.rsplit_once("memory; ")?;
+    taken.split_once(" MiB at ")?.0.parse().ok()
 }

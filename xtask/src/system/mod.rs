@@ -113,10 +113,10 @@ pub const CASES: &[Case] = &[
         run: boot::grub_uefi,
     },
     Case {
-        name: "smp_1_to_8",
+        name: "smp_1_to_16",
         on: QEMU,
-        catches: "CPU start-up and routing of interrupts with 1, 2, 4 and 8 CPUs",
-        run: boot::smp_1_to_8,
+        catches: "CPU start-up and routing of interrupts with 1, 2, 4, 8 and 16 CPUs; a pool of memory that has grown",
+        run: boot::smp_1_to_16,
     },
     Case {
         name: "inspector_board",
