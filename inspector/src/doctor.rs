@@ -72,6 +72,8 @@ pub fn examine(host: &Host) -> Diagnosis {
         cpus(host),
         memory(host),
         acpi(host),
+        secure_boot(host),
+        boot_loader(host),
         apic(&host.cpuid),
         clock(&host.cpuid),
         iommu(host),
@@ -180,23 +182,27 @@ fn nested_paging(host: &Host) -> Check {
             "boot a newer kernel to know",
         );
     };
-    let has_word = |word: &str| flags.split_whitespace().any(|flag| flag == word);
-    let missing: Vec<&str> = ["ept", "unrestricted_guest", "vpid"]
-        .into_iter()
-        .filter(|word| !has_word(word))
-        .collect();
-    let good = missing.is_empty();
-    let found = if good {
-        "EPT, unrestricted guest and VPID".to_owned()
-    } else {
-        format!("no {}", missing.join(", "))
+    let lacks = |wanted: &[&'static str]| -> Vec<&'static str> {
+        let has_word = |word: &&str| flags.split_whitespace().any(|flag| flag == *word);
+        let lacking = wanted.iter().filter(|word| !has_word(word));
+        lacking.copied().collect()
     };
-    check(
-        "second-level paging",
-        judged(good, Verdict::Bad),
-        found,
-        "use a processor that has them",
-    )
+    let missing = lacks(&["ept", "unrestricted_guest", "vnmi", "tsc_offset"]);
+    let slow = lacks(&["vpid"]);
+    let (verdict, found, remedy) = match (missing.as_slice(), slow.as_slice()) {
+        ([], []) => (Verdict::Good, "EPT, with VPID".to_owned(), ""),
+        ([], _) => (
+            Verdict::Warning,
+            "EPT, without VPID".to_owned(),
+            "each change between VM and hypervisor costs translations of addresses",
+        ),
+        _ => (
+            Verdict::Bad,
+            format!("no {}", missing.join(", ")),
+            "use a processor that has them",
+        ),
+    };
+    check("second-level paging", verdict, found, remedy)
 }
 
 fn not_virtual(cpuid: &Cpuid) -> Check {
@@ -267,6 +273,46 @@ fn acpi(host: &Host) -> Check {
         found,
         remedy,
     )
+}
+
+/// With Secure Boot on, GRUB loads what is signed, and nothing by multiboot.
+fn secure_boot(host: &Host) -> Check {
+    const FIRMWARE: &str = "/sys/firmware/efi";
+    const VARIABLES: &str = "/sys/firmware/efi/efivars";
+    let variable = format!("{VARIABLES}/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+    let (verdict, found) = if !host.exists(FIRMWARE) {
+        (Verdict::Good, "none: the firmware is not UEFI")
+    } else {
+        // Four bytes of attributes come first.
+        match host.bytes(&variable).as_deref() {
+            Ok([_, _, _, _, 0]) => (Verdict::Good, "off"),
+            Ok([_, _, _, _, 1]) => (Verdict::Bad, "on"),
+            Ok(_) => (Verdict::Unknown, "the firmware's variable is no yes or no"),
+            Err(_) if !host.names(VARIABLES).is_empty() => {
+                (Verdict::Good, "none: the firmware does not know it")
+            }
+            Err(_) => (
+                Verdict::Unknown,
+                "Linux does not show the firmware's variables: mount efivarfs to know",
+            ),
+        }
+    };
+    let remedy = "switch “Secure Boot” off in the firmware's settings; GRUB loads no hypervisor while it is on";
+    check("Secure Boot", verdict, found, remedy)
+}
+
+fn boot_loader(host: &Host) -> Check {
+    let places = ["/boot/grub", "/boot/grub2"];
+    let (verdict, found) = match places.into_iter().find(|place| host.exists(place)) {
+        Some(place) => (Verdict::Good, format!("GRUB, {place}")),
+        None if host.names("/boot").is_empty() => {
+            (Verdict::Unknown, "nothing is seen in /boot".to_owned())
+        }
+        None => (Verdict::Warning, "no GRUB in /boot".to_owned()),
+    };
+    let remedy = "the packages put the hypervisor into GRUB's menu; another boot loader has to load it by \
+                  multiboot 2";
+    check("boot loader", verdict, found, remedy)
 }
 
 fn apic(cpuid: &Cpuid) -> Check {

@@ -95,7 +95,7 @@ impl Machine {
         let mut info = String::new();
         for cpu in 0..4 {
             info += &format!(
-                "processor\t: {cpu}\napicid\t\t: {}\nflags\t\t: vmx x2apic\nvmx flags\t: ept vpid unrestricted_guest\n\n",
+                "processor\t: {cpu}\napicid\t\t: {}\nflags\t\t: vmx x2apic\nvmx flags\t: vnmi tsc_offset ept vpid unrestricted_guest\n\n",
                 cpu * 2
             );
             let directory = format!("sys/devices/system/cpu/cpu{cpu}");
@@ -365,6 +365,58 @@ fn a_firmware_setting_that_is_off_is_named() {
     assert!(text.contains("the firmware has switched it off"), "{text}");
     assert!(text.contains("“Intel Virtualization Technology”"), "{text}");
     assert!(text.contains("will not run"), "{text}");
+}
+
+#[test]
+fn a_paging_feature_that_only_saves_time_is_no_obstacle() {
+    const PAGING: &str = "second-level paging";
+    let machine = Machine::new();
+    let path = machine.folder.path().join("proc/cpuinfo");
+    let info = fs::read_to_string(&path).unwrap();
+    fs::write(&path, info.replace(" vpid", "")).unwrap();
+    let diagnosis = machine.examine();
+    assert!(diagnosis.runs, "{}", diagnosis.text());
+    assert_eq!(verdict(&diagnosis, PAGING), Verdict::Warning);
+    fs::write(&path, info.replace(" vnmi", "")).unwrap();
+    let diagnosis = machine.examine();
+    assert_eq!(verdict(&diagnosis, PAGING), Verdict::Bad);
+    assert!(diagnosis.text().contains("no vnmi"), "{}", diagnosis.text());
+}
+
+#[test]
+fn secure_boot_is_an_obstacle_with_a_setting_to_change() {
+    let machine = Machine::new();
+    let verdict_now = || verdict(&machine.examine(), "Secure Boot");
+    assert_eq!(verdict_now(), Verdict::Good);
+    machine.write("sys/firmware/efi/fw_platform_size", "64\n");
+    assert_eq!(verdict_now(), Verdict::Unknown);
+    let variables = "sys/firmware/efi/efivars";
+    machine.bytes(&format!("{variables}/BootCurrent-8be4df61"), &[6, 0]);
+    assert_eq!(verdict_now(), Verdict::Good);
+    let variable = format!("{variables}/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+    machine.bytes(&variable, &[6, 0, 0, 0, 0]);
+    assert_eq!(verdict_now(), Verdict::Good);
+    machine.bytes(&variable, &[6, 0, 0, 0, 1]);
+    let diagnosis = machine.examine();
+    assert!(!diagnosis.runs && !possible(&diagnosis, "Service VM"));
+    let text = diagnosis.text();
+    assert!(text.contains("switch “Secure Boot” off"), "{text}");
+    for odd in [&[][..], &[6, 0, 0, 0], &[6, 0, 0, 0, 7]] {
+        machine.bytes(&variable, odd);
+        assert_eq!(verdict_now(), Verdict::Unknown);
+    }
+}
+
+#[test]
+fn a_boot_loader_other_than_grub_is_noted() {
+    let machine = Machine::new();
+    let verdict_now = || verdict(&machine.examine(), "boot loader");
+    assert_eq!(verdict_now(), Verdict::Unknown);
+    machine.write("boot/loader/loader.conf", "timeout 3\n");
+    assert_eq!(verdict_now(), Verdict::Warning);
+    machine.write("boot/grub/grub.cfg", "");
+    assert_eq!(verdict_now(), Verdict::Good);
+    assert!(machine.examine().runs);
 }
 
 #[test]

@@ -181,6 +181,15 @@ pub fn ovmf() -> (&'static Path, &'static Path) {
     )
 }
 
+/// The same with Secure Boot, for which QEMU has to emulate system management mode.
+#[must_use]
+pub fn secure_ovmf() -> (&'static Path, &'static Path) {
+    (
+        Path::new("/usr/share/OVMF/OVMF_CODE_4M.ms.fd"),
+        Path::new("/usr/share/OVMF/OVMF_VARS_4M.ms.fd"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

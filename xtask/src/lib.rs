@@ -34,6 +34,7 @@ pub mod rootfs;
 pub mod scenario;
 pub mod session;
 pub mod setup;
+pub mod shim;
 pub mod stamp;
 pub mod stock;
 pub mod system;

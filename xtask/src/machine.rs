@@ -120,6 +120,8 @@ pub struct Machine {
     pub net: Option<NetModel>,
     /// QEMU's device with the console's UART, in place of COM1.
     pub uart: Option<String>,
+    /// Whether UEFI firmware lets only programs start that are signed with a key of Microsoft's (QEMU).
+    pub secure_boot: bool,
     /// Whether all CPUs share one of this computer's (QEMU). That is slower, and its CPUs do not spoil each other's
     /// flags (see the book, "Limits").
     pub share_one_cpu: bool,
@@ -152,6 +154,7 @@ impl Machine {
             disks: Vec::new(),
             net: None,
             uart: None,
+            secure_boot: false,
             share_one_cpu: false,
             gdb: false,
             extra: Vec::new(),

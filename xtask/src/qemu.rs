@@ -29,7 +29,7 @@ pub(crate) fn start(
         "the emulated chipset has no PIIX; --disk ahci is the nearest"
     );
     if machine.boot.is_uefi() {
-        let template = grub::ovmf().1;
+        let template = firmware(machine).1;
         fs::copy(template, directory.join("vars.fd"))
             .with_context(|| format!("{} is missing: install ovmf", template.display()))?;
     }
@@ -61,6 +61,14 @@ pub(crate) fn start(
     Ok((child, ours.into()))
 }
 
+/// Code and variables of the UEFI firmware.
+fn firmware(machine: &Machine) -> (&'static Path, &'static Path) {
+    match machine.secure_boot {
+        true => grub::secure_ovmf(),
+        false => grub::ovmf(),
+    }
+}
+
 /// Number of a CPU of this computer that this program may use.
 fn last_cpu() -> Result<usize> {
     let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::this())?;
@@ -84,7 +92,11 @@ fn arguments(machine: &Machine) -> Vec<String> {
     add(&[
         "-no-reboot",
         "-machine",
-        "q35",
+        if machine.secure_boot {
+            "q35,smm=on"
+        } else {
+            "q35"
+        },
         "-accel",
         "tcg,thread=multi",
     ]);
@@ -96,7 +108,11 @@ fn arguments(machine: &Machine) -> Vec<String> {
     ]);
     add(&["-m", &format!("{}M", machine.memory_mib)]);
     if machine.boot.is_uefi() {
-        let code = grub::ovmf().0.display();
+        let code = firmware(machine).0.display();
+        if machine.secure_boot {
+            // Only the firmware itself may change its variables.
+            add(&["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+        }
         add(&[
             "-drive",
             &format!("if=pflash,format=raw,readonly=on,file={code}"),

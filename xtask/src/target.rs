@@ -19,6 +19,9 @@ use crate::rootfs::copy_image;
 use crate::session::{Session, USER_PASSWORD};
 use crate::stamp::Inputs;
 
+/// Time for Debian to boot or end, also below the hypervisor.
+pub const SYSTEM: Duration = Duration::from_secs(420);
+
 /// What the system calls itself.
 pub const HOST: &str = "target";
 

@@ -53,7 +53,8 @@ mod tests {
     const LIBRARY: &str = "\
         grub_quote() { sed \"s/'/'\\\\\\\\\\\\\\\\''/g\"; }\n\
         make_system_path_relative_to_its_root() { echo \"${1#\"$TOP\"}\"; }\n\
-        prepare_grub_to_access_device() { echo \"search $1\"; }\n";
+        prepare_grub_to_access_device() { echo \"search $1\"; }\n\
+        grub_get_device_id() { echo \"id-of-$1\"; }\n";
 
     /// The entries that the script writes where these files are in `/boot`.
     fn menu(files: &[(&str, &str)]) -> String {
@@ -110,7 +111,7 @@ mod tests {
     fn each_kernel_with_the_driver_has_an_entry_and_the_newest_is_the_default() {
         let files = [&[IMAGE][..], &OLD, &NEW, &PLAIN].concat();
         let menu = menu(&files);
-        assert!(!menu.contains("6.12.1"), "{menu}");
+        assert!(!menu.contains("module2 /boot/vmlinuz-6.12.1"), "{menu}");
         let newest = entry(&menu, "acrn");
         assert!(newest.contains("multiboot2 /boot/acrn.bin loglevel=4\n"));
         assert!(
@@ -161,6 +162,34 @@ mod tests {
         let menu = menu(&files);
         assert!(!entry(&menu, "acrn").contains("vmlinuz"), "{menu}");
         assert!(entry(&menu, "acrn-safe").contains("vmlinuz"));
+    }
+
+    /// An entry that fails would keep a machine without keyboard from booting.
+    #[test]
+    fn secure_boot_hides_all_entries_and_boots_a_kernel_of_others() {
+        let menu = menu(&[&[IMAGE][..], &OLD, &NEW, &PLAIN].concat());
+        let inside = menu
+            .strip_prefix("if [ \"$lockdown\" != y ]; then\n")
+            .and_then(|rest| rest.strip_suffix("\nfi\n"));
+        let inside = inside.unwrap_or_else(|| panic!("{menu}"));
+        let (entries, default) = inside
+            .split_once("\nelif [ \"$default\" = acrn ]; then\n")
+            .unwrap();
+        assert_eq!(entries.matches("menuentry").count(), 3);
+        assert_eq!(
+            default.trim(),
+            "set default='gnulinux-advanced-id-of-/dev/sda2>gnulinux-6.12.1-advanced-id-of-/dev/sda2'"
+        );
+    }
+
+    #[test]
+    fn there_is_no_empty_condition_which_grub_would_refuse() {
+        assert_eq!(menu(&[&[IMAGE][..], &PLAIN].concat()), "");
+        let menu = menu(&[&[IMAGE][..], &NEW].concat());
+        assert!(
+            !menu.contains("elif") && menu.ends_with("}\nfi\n"),
+            "{menu}"
+        );
     }
 
     #[test]

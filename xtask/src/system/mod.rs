@@ -16,6 +16,7 @@ mod random;
 mod real_time;
 mod report;
 mod scenario;
+mod secure_boot;
 mod shell;
 mod sleep;
 mod support;
@@ -123,6 +124,12 @@ pub const CASES: &[Case] = &[
         on: QEMU,
         catches: "a board file of the inspector that lacks something, or fits no scenario",
         run: inspector::board,
+    },
+    Case {
+        name: "secure_boot",
+        on: QEMU,
+        catches: "an inspector that a locked kernel stops, and packages that keep a PC with Secure Boot from booting",
+        run: secure_boot::secure_boot,
     },
     Case {
         name: "launch_generated",

@@ -18,10 +18,8 @@ use crate::deb::{self, Part};
 use crate::progress::elapsed;
 use crate::rootfs::fresh_directory;
 use crate::session::Session;
-use crate::target::{Debian, Target};
+use crate::target::{Debian, SYSTEM, Target};
 
-/// Time for Debian to boot or end, also below the hypervisor.
-const SYSTEM: Duration = Duration::from_secs(420);
 const VM: &str = "POST_STD_VM1";
 /// The User VM's memory in MiB, and its CPUs.
 const FIRST: (u32, &[u32]) = (256, &[0, 1]);
