@@ -182,21 +182,19 @@ fn nested_paging(host: &Host) -> Check {
             "boot a newer kernel to know",
         );
     };
-    let lacks = |wanted: &[&'static str]| -> Vec<&'static str> {
-        let has_word = |word: &&str| flags.split_whitespace().any(|flag| flag == *word);
-        let lacking = wanted.iter().filter(|word| !has_word(word));
-        lacking.copied().collect()
-    };
-    let missing = lacks(&["ept", "unrestricted_guest", "vnmi", "tsc_offset"]);
-    let slow = lacks(&["vpid"]);
-    let (verdict, found, remedy) = match (missing.as_slice(), slow.as_slice()) {
-        ([], []) => (Verdict::Good, "EPT, with VPID".to_owned(), ""),
-        ([], _) => (
+    let has_word = |word: &str| flags.split_whitespace().any(|flag| flag == word);
+    let missing: Vec<&str> = ["ept", "unrestricted_guest", "vnmi", "tsc_offset"]
+        .into_iter()
+        .filter(|word| !has_word(word))
+        .collect();
+    let (verdict, found, remedy) = match (missing.is_empty(), has_word("vpid")) {
+        (true, true) => (Verdict::Good, "EPT, with VPID".to_owned(), ""),
+        (true, false) => (
             Verdict::Warning,
             "EPT, without VPID".to_owned(),
             "each change between VM and hypervisor costs translations of addresses",
         ),
-        _ => (
+        (false, _) => (
             Verdict::Bad,
             format!("no {}", missing.join(", ")),
             "use a processor that has them",

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, support};
 use crate::cpio::Archive;
 use crate::grub::{self, BootSet};
 use crate::image;
@@ -29,8 +29,8 @@ const INSTALLER: &str = "\
 
 /// Runs the commands of all blocks but the first, which makes the Debian that is here already.
 pub(super) fn chapter(context: &Context) -> Result<Outcome> {
-    if !nix::unistd::geteuid().is_root() {
-        return Ok(Outcome::Skipped("only root can make Debian's disk".into()));
+    if let Some(skipped) = support::unless_root() {
+        return Ok(skipped);
     }
     let directory = fresh_directory(&context.layout.runs().join(context.name))?;
     prepare(context, &directory)?;

@@ -5,7 +5,7 @@ use std::fs;
 use acrn_config::BoardFile;
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, support};
 use crate::deb::{self, Part};
 use crate::rootfs::fresh_directory;
 use crate::session::Session;
@@ -17,8 +17,8 @@ pub(super) fn secure_boot(context: &Context) -> Result<Outcome> {
     if context.bare {
         return Ok(Outcome::Skipped("it is about packages (--bare)".into()));
     }
-    if !nix::unistd::geteuid().is_root() {
-        return Ok(Outcome::Skipped("only root can make Debian's disk".into()));
+    if let Some(skipped) = support::unless_root() {
+        return Ok(skipped);
     }
     let (code, _) = grub::secure_ovmf();
     if !code.exists() {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::Context;
+use super::{Context, Outcome};
 use crate::demo::{self, Options};
 use crate::layout::Layout;
 use crate::machine::Machine;
@@ -22,6 +22,12 @@ use crate::session::Session;
 pub(super) const BOOT: Duration = Duration::from_secs(180);
 pub(super) const COMMAND: Duration = Duration::from_secs(60);
 pub(super) const POWER_OFF: Duration = Duration::from_secs(60);
+
+/// The outcome of a case that needs Debian's disk, unless root runs it.
+pub(super) fn unless_root() -> Option<Outcome> {
+    let skipped = || Outcome::Skipped("only root can make Debian's disk".into());
+    (!nix::unistd::geteuid().is_root()).then(skipped)
+}
 
 /// The machine of a demo with these options.
 pub(super) fn machine(context: &Context, options: &Options) -> Result<Machine> {

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use acrn_config::BoardFile;
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Journey, SYSTEM, scenario_text};
+use super::{Journey, scenario_text};
 use crate::deb::Part;
 use crate::layout::Layout;
 use crate::progress::Step;
 use crate::rootfs::{Ext4, fresh_directory};
 use crate::session::Session;
 use crate::system::support::{BOOT, COMMAND, test_of_crate};
-use crate::target::{Debian, HOST};
+use crate::target::{Debian, HOST, SYSTEM};
 
 const SCRIPT: &str = "/var/lib/acrn/launch/launch_user_vm_id1.sh";
 /// The User VM after the first change and after the second.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use acrn_config::{BoardFile, ScenarioFile, deploy};
 use anyhow::{Context as _, Result, ensure};
 
-use super::support::{BOOT, COMMAND};
+use super::support::{self, BOOT, COMMAND};
 use super::{Context, Outcome, report};
 use crate::deb::{self, Part};
 use crate::progress::elapsed;
@@ -26,8 +26,8 @@ const FIRST: (u32, &[u32]) = (256, &[0, 1]);
 
 /// The journey, or with `--full` its long form.
 pub(super) fn journey(context: &Context) -> Result<Outcome> {
-    if !nix::unistd::geteuid().is_root() {
-        return Ok(Outcome::Skipped("only root can make Debian's disk".into()));
+    if let Some(skipped) = support::unless_root() {
+        return Ok(skipped);
     }
     let directory = fresh_directory(&context.layout.runs().join(context.name))?;
     let debian = Debian::build(context.layout)?;
